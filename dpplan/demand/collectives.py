@@ -1,0 +1,156 @@
+"""D7 bytes that tensor and expert parallelism put on the compute NICs per computed token."""
+
+from __future__ import annotations
+
+import math
+
+from dpplan.profiles.architecture import Architecture
+
+__all__ = [
+    "COMBINE_ELEMENT_BYTES",
+    "all_reduce_bytes_per_token",
+    "collective_bytes_per_token",
+    "dispatch_bytes_per_token",
+    "remote_nodes_reached",
+]
+
+COMBINE_ELEMENT_BYTES = 2.0
+"""Expert outputs are summed in BF16 (DeepEP), whatever the dispatch is sent in."""
+
+_ALL_REDUCES_PER_LAYER = 2
+"""Tensor parallelism sums partial results after attention and after the FFN."""
+
+
+def remote_nodes_reached(
+    nodes: int,
+    routed_experts: int,
+    experts_per_token: int,
+    expert_groups: int = 1,
+    groups_per_token: int = 1,
+) -> float:
+    """Mean number of other nodes that hold an expert a token chose (D7).
+
+    Experts spread evenly over `nodes`; k distinct experts of E are chosen uniformly, first
+    `groups_per_token` of `expert_groups` where routing is node-limited. A node is missed with
+    probability C(E - E/n, k) / C(E, k) (within the chosen groups), and one of the nodes reached is
+    the token's own with the same chance as any other: (n - 1) * (1 - P(missed)).
+
+    Parameters
+    ----------
+    nodes : int
+        n, NVLink domains the engine spans: traffic within one uses no compute NIC.
+    routed_experts, experts_per_token : int
+        E and k.
+    expert_groups, groups_per_token : int
+        Router groups, and how many of them a token may reach (1, 1 = no limit).
+
+    Returns
+    -------
+    float
+        Nodes per token and MoE layer, below n.
+
+    Examples
+    --------
+    >>> remote_nodes_reached(1, 256, 8)
+    0.0
+    >>> round(remote_nodes_reached(2, 256, 8), 3)
+    0.997
+    """
+    if nodes <= 1 or routed_experts == 0:
+        return 0.0
+    if expert_groups > 1 and groups_per_token < expert_groups:
+        per_group = routed_experts / expert_groups
+        per_node = routed_experts / nodes
+        if per_node <= per_group:
+            # A node lies inside one group: chosen with chance G/groups, then k of the G groups'.
+            chance = groups_per_token / expert_groups
+            pool = groups_per_token * per_group
+            return (nodes - 1) * chance * (1 - _missed(pool, per_node, experts_per_token))
+        # A node holds whole groups: h of its q groups are among the G chosen (hypergeometric).
+        held = expert_groups / nodes
+        whole = max(1, round(held))
+        pool = groups_per_token * per_group
+        reached = 0.0
+        for chosen in range(1, min(whole, groups_per_token) + 1):
+            ways = (
+                math.comb(whole, chosen)
+                * math.comb(expert_groups - whole, groups_per_token - chosen)
+                / math.comb(expert_groups, groups_per_token)
+            )
+            reached += ways * (1 - _missed(pool, chosen * per_group, experts_per_token))
+        return (nodes - 1) * reached
+    per_node = routed_experts / nodes
+    return (nodes - 1) * (1 - _missed(routed_experts, per_node, experts_per_token))
+
+
+def _missed(pool: float, held: float, chosen: int) -> float:
+    """Chance that none of `chosen` distinct experts of `pool` is among `held` of them."""
+    chance = 1.0
+    for i in range(chosen):
+        if pool - i <= 0:
+            break
+        chance *= max(0.0, (pool - held - i) / (pool - i))
+    return chance
+
+
+def dispatch_bytes_per_token(
+    architecture: Architecture, nodes: int, dispatch_element_bytes: float
+) -> float:
+    """Bytes a token's MoE dispatch and combine send over the compute NICs (D7).
+
+    layers * width * (dispatch bytes + combine bytes) * remote nodes: one copy per remote node
+    (NVLink forwards it there to the GPUs), combine back in BF16.
+
+    Returns
+    -------
+    float
+        Bytes per token, read by the sender's NIC and written by the receiver's.
+    """
+    reached = remote_nodes_reached(
+        nodes,
+        architecture.routed_experts,
+        architecture.experts_per_token,
+        architecture.expert_groups,
+        architecture.expert_groups_per_token,
+    )
+    per_copy = architecture.dispatch_size * (dispatch_element_bytes + COMBINE_ELEMENT_BYTES)
+    return architecture.moe_layers * per_copy * reached
+
+
+def all_reduce_bytes_per_token(architecture: Architecture, nodes: int) -> float:
+    """Bytes that all-reduces of a tensor-parallel group across `nodes` send per token (D7).
+
+    2 all-reduces a layer of hidden*2 bytes; hierarchical ring: 2*(n-1)/n of the vector per node,
+    n nodes.
+
+    >>> from dpplan.profiles.architecture import Architecture, LayerGroup, ParameterCounts
+    >>> a = Architecture((LayerGroup("x", 1),), 10, 10, ParameterCounts(0, 0, 0, 0, 0))
+    >>> all_reduce_bytes_per_token(a, 2)
+    80.0
+    """
+    if nodes <= 1:
+        return 0.0
+    vector = architecture.hidden_size * COMBINE_ELEMENT_BYTES
+    return architecture.layers * _ALL_REDUCES_PER_LAYER * vector * 2.0 * (nodes - 1)
+
+
+def collective_bytes_per_token(
+    architecture: Architecture,
+    *,
+    expert_domains: int,
+    tensor_domains: int,
+    dispatch_element_bytes: float,
+) -> float:
+    """All collective bytes of one computed token on the compute NICs (D7) [bytes/token].
+
+    Parameters
+    ----------
+    architecture : Architecture
+    expert_domains, tensor_domains : int
+        NVLink domains that the expert-parallel and the tensor-parallel group span.
+    dispatch_element_bytes : float
+        Bytes per element of the dispatched vector.
+    """
+    return dispatch_bytes_per_token(
+        architecture, expert_domains, dispatch_element_bytes
+    ) + all_reduce_bytes_per_token(architecture, tensor_domains)

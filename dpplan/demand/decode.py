@@ -1,0 +1,185 @@
+"""D6 decode: what a step reads and computes, and the largest batch that memory and TPOT allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dpplan.demand.kv_cache import CacheLayout, sequence_bytes
+from dpplan.profiles.architecture import Architecture
+
+__all__ = ["DecodeDemand", "decode_demand", "largest_batch", "step_time_s"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DecodeDemand:
+    """One sequence's share of a decode step, and what the batch shares."""
+
+    gemm_flop: float
+    """FLOP of the weights per token."""
+    attention_flop: float
+    """FLOP of attention and recurrent updates per token."""
+    index_flop: float
+    """FLOP of the indexer per token."""
+    read_bytes: float
+    """KV entries (or the top-k of them), indexer keys, windows and state read per step."""
+    resident_bytes: float
+    """Cache a sequence occupies in HBM."""
+
+
+def decode_demand(
+    architecture: Architecture,
+    layout: CacheLayout,
+    context_tokens: float,
+    kv_element_bytes: float,
+    index_element_bytes: float,
+    state_element_bytes: float,
+) -> DecodeDemand:
+    """What one sequence of `context_tokens` costs per decode step (D6).
+
+    Per layer and step: attention over min(top_k, n/m) entries and the window, in the absorbed form
+    for MLA; the indexer scores all n/m entries; a recurrent state is read and written once.
+
+    Parameters
+    ----------
+    architecture, layout
+        The model and its cache layout at these dtypes.
+    context_tokens : float
+        n, tokens of the sequence while it decodes.
+    kv_element_bytes, index_element_bytes, state_element_bytes : float
+        Bytes per element.
+
+    Returns
+    -------
+    DecodeDemand
+        FLOP and bytes per sequence and step.
+
+    References
+    ----------
+    method D6; roofline per step: weights once per batch, cache once per sequence.
+    """
+    counts = architecture.parameters
+    attention = index = read = 0.0
+    for group in architecture.layer_groups:
+        entries = context_tokens / group.tokens_per_entry
+        chosen = entries if group.top_k_entries is None else min(entries, float(group.top_k_entries))
+        if not group.kv_elements_per_entry:
+            chosen = 0.0
+        windowed = min(float(group.window_tokens), context_tokens)
+        per_pair = 2.0 * group.heads * (group.qk_dim + group.v_dim)
+        attention += group.layers * (per_pair * (chosen + windowed) + group.recurrent_flop_per_token)
+        index += group.layers * 2.0 * group.index_heads * group.index_dim * entries
+        read += group.layers * (
+            chosen * group.kv_elements_per_entry * kv_element_bytes
+            + entries * group.index_elements_per_entry * index_element_bytes
+            + windowed * group.window_kv_elements_per_token * kv_element_bytes
+            + 2.0 * group.state_elements * state_element_bytes
+        )
+    gemm = 2.0 * (counts.body + counts.routed_experts_active + counts.head_flop_parameters)
+    return DecodeDemand(
+        gemm_flop=gemm,
+        attention_flop=attention,
+        index_flop=index,
+        read_bytes=read,
+        resident_bytes=float(sequence_bytes(layout, context_tokens)),
+    )
+
+
+def step_time_s(
+    batch: npt.ArrayLike,
+    *,
+    shared_weight_s: float,
+    expert_weight_s: float,
+    expert_share_per_token: float,
+    cache_s_per_sequence: float,
+    compute_s_per_sequence: float,
+) -> Array:
+    """Time of one decode step of a batch on one engine (D6), a roofline.
+
+    max( shared + experts*(1 - (1 - k/E)**b) + b*cache, b*compute ): the weights of attention and
+    shared layers are read once per step, routed experts only if some token of the batch chose
+    them, the cache once per sequence.
+
+    Parameters
+    ----------
+    batch : array_like
+        b, sequences of the engine, any shape.
+    shared_weight_s, expert_weight_s : float
+        Seconds to read the weights that every token uses, and all routed experts.
+    expert_share_per_token : float
+        k/E, chance that a token chooses a given expert.
+    cache_s_per_sequence, compute_s_per_sequence : float
+        Seconds per sequence to read its cache and to compute its token, engine-wide.
+
+    Returns
+    -------
+    ndarray
+        Seconds, shape of `batch`. A lower bound: launch overheads and collectives come on top.
+
+    Examples
+    --------
+    >>> kw = dict(expert_weight_s=0.0, expert_share_per_token=0.0)
+    >>> float(step_time_s(10, shared_weight_s=0.01, cache_s_per_sequence=0.001,
+    ...       compute_s_per_sequence=0.0001, **kw))
+    0.02
+    """
+    size = np.asarray(batch, dtype=float)
+    # log1p keeps k/E = 1 (every expert always) and tiny shares exact.
+    with np.errstate(divide="ignore"):
+        missed = np.exp(size * np.log1p(-expert_share_per_token))
+    touched = np.where(size > 0, 1.0 - missed, 0.0)
+    memory = shared_weight_s + expert_weight_s * touched + size * cache_s_per_sequence
+    return np.asarray(np.maximum(memory, size * compute_s_per_sequence))
+
+
+def largest_batch(
+    tpot_s: float,
+    *,
+    shared_weight_s: float,
+    expert_weight_s: float,
+    expert_share_per_token: float,
+    cache_s_per_sequence: float,
+    compute_s_per_sequence: float,
+) -> float:
+    """Largest batch whose step takes at most `tpot_s` (D6); 0 if none, inf if unlimited.
+
+    The step time rises with the batch, so the root is bracketed between the batches that the
+    shared weights and all weights would leave room for, and found by bisection to full precision.
+    """
+    terms = {
+        "shared_weight_s": shared_weight_s,
+        "expert_weight_s": expert_weight_s,
+        "expert_share_per_token": expert_share_per_token,
+        "cache_s_per_sequence": cache_s_per_sequence,
+        "compute_s_per_sequence": compute_s_per_sequence,
+    }
+    if tpot_s == np.inf:
+        return np.inf
+
+    def room(weights_s: float) -> float:
+        by_memory = (tpot_s - weights_s) / cache_s_per_sequence if cache_s_per_sequence else np.inf
+        by_compute = tpot_s / compute_s_per_sequence if compute_s_per_sequence else np.inf
+        return max(0.0, min(by_memory if tpot_s >= weights_s else 0.0, by_compute))
+
+    low, high = room(shared_weight_s + expert_weight_s), room(shared_weight_s)
+    if high == low:
+        return low
+    if np.isinf(high):
+        high = 1.0
+        while float(step_time_s(high, **terms)) <= tpot_s:
+            high *= 2.0
+            if high > 1e15:
+                return np.inf
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        if middle in (low, high):
+            break
+        if float(step_time_s(middle, **terms)) <= tpot_s:
+            low = middle
+        else:
+            high = middle
+    return low
