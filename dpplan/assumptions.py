@@ -1,0 +1,164 @@
+"""What an answer rests on: assumed numbers of the profiles, defaults, and modelling choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dpplan.limits import Limits, Side
+from dpplan.profiles.hardware import Hardware
+from dpplan.profiles.library import Inputs
+from dpplan.profiles.schema import Source
+
+__all__ = ["assumptions", "source_of", "warnings"]
+
+_ALWAYS = (
+    "gpus",
+    "gpu.bf16_flop_per_s",
+    "gpu.fp8_flop_per_s",
+    "gpu.fp4_flop_per_s",
+    "gpu.hbm_bytes",
+    "gpu.hbm_bytes_per_s",
+    "compute_nic.count",
+    "compute_nic.bytes_per_s",
+    "storage_nic.count",
+    "storage_nic.bytes_per_s",
+    "dram.bytes_per_s",
+    "dram.kv_buffer_bytes",
+    "storage_backend.read_bytes_per_s",
+    "storage_backend.write_bytes_per_s",
+)
+_FULL_ONLY = tuple(
+    [f"efficiency.{name}" for name in ("gemm", "attention", "hbm", "storage_nic", "compute_nic", "dram")]
+    + [
+        f"headroom.{name}"
+        for name in ("gpu", "hbm", "storage_nic", "compute_nic", "dram", "kv_buffer", "storage_backend")
+    ]
+)
+_MODEL = ("kv_dtype", "index_dtype", "state_dtype", "weight_dtype", "expert_dtype", "compute_dtype", "attention_dtype")
+_TURN = ("turns_per_session", "context_tokens", "append_tokens", "output_tokens", "session_tokens")
+
+
+def source_of(path: str, sources: Mapping[str, Source]) -> Source | None:
+    """Source of a dotted path: its own, that of its longest prefix, or `default`.
+
+    >>> source_of("gpu.hbm_bytes", {"gpu": Source(kind="datasheet", reference="sheet")}).kind
+    'datasheet'
+    """
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        found = sources.get(".".join(parts[:length]))
+        if found is not None:
+            return found
+    return sources.get("default")
+
+
+def _value(profile: Any, path: str) -> Any:
+    for part in path.split("."):
+        profile = getattr(profile, part, None)
+    return profile
+
+
+def assumptions(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
+    """Everything assumed that this plan rests on, one line each.
+
+    Numbers whose source is of kind "assumed" or that have none, defaults of the planner, and
+    choices of the model; `--set` values are the user's own and not listed.
+    """
+    full = limits.counting == "full"
+    lines: list[str] = []
+    sides = {"prefill": limits.prefill, "decode": limits.decode}
+    seen: set[str] = set()
+    for side in sides.values():
+        lines += [line for line in _hardware(side.hardware, inputs, full) if line not in seen]
+        seen.update(lines)
+        for kernel, wanted, found in side.precisions:
+            line = f"{side.hardware.name} has no {wanted} rate: {kernel} counted at {found}"
+            if line not in seen:
+                lines.append(line)
+                seen.add(line)
+    lines += _listed(f"model {inputs.model.name}", inputs.model, _MODEL, inputs.model.sources, inputs)
+    for item in inputs.classes:
+        name = f"workload {item.turns.name}"
+        lines += _listed(name, item.turns, _TURN, item.turns.sources, inputs)
+    slo = inputs.workload.slo or inputs.classes[0].turns.slo
+    if slo is None:
+        lines.append("TPOT limit 50 ms and TTFT limit 4 s (defaults of the planner; the workload names none)")
+    lines += [_layout(name, side) for name, side in sides.items()]
+    lines.append("the mean turn of each class stands for all its turns; bounds, not predictions")
+    lines.append("layerwise prefill: loads overlap compute, one layer's KV in prefill HBM at a time")
+    if full:
+        lines.append("collectives, write-back and hand-off share NICs and DRAM with KV loads")
+    return tuple(lines)
+
+
+def _hardware(hardware: Hardware, inputs: Inputs, full: bool) -> list[str]:
+    paths = _ALWAYS + (_FULL_ONLY if full else ())
+    return _listed(f"hardware {hardware.name}", hardware, paths, hardware.sources, inputs)
+
+
+def _listed(
+    name: str, profile: Any, paths: tuple[str, ...], sources: Mapping[str, Source], inputs: Inputs
+) -> list[str]:
+    own = {text.partition("=")[0].strip() for text in inputs.overrides}
+    lines = []
+    for path in paths:
+        value = _value(profile, path)
+        if value is None or any(key == path or key.endswith(f".{path}") for key in own):
+            continue
+        source = source_of(path, sources)
+        is_default = path.rsplit(".", 1)[-1] not in _given(profile, path)
+        if is_default:
+            continue  # absent = 1 or 0: no number was put in
+        if source is None:
+            lines.append(f"{name}: {path} = {_show(path, value)} (no source given)")
+        elif source.kind == "assumed":
+            lines.append(f"{name}: {path} = {_show(path, value)} (assumed: {source.reference})")
+    return lines
+
+
+def _given(profile: Any, path: str) -> set[str]:
+    parts = path.split(".")
+    for part in parts[:-1]:
+        profile = getattr(profile, part)
+    return set(profile.model_fields_set)
+
+
+def _show(path: str, value: Any) -> str:
+    from dpplan.units import DIMENSIONS, format_quantity
+
+    for dimension in sorted(DIMENSIONS, key=len, reverse=True):
+        if path.endswith(f"_{dimension}") or path.endswith(f".{dimension}"):
+            return format_quantity(value, dimension)
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _layout(name: str, side: Side) -> str:
+    engine = side.engine
+    given = any(
+        size is not None for size in vars(getattr(side.hardware.parallelism, name)).values()
+    )
+    how = "as the profile gives it" if given else "derived: the smallest that holds the weights"
+    return (
+        f"{name} engine of {engine.gpus} GPUs on {engine.nodes} node{'s' if engine.nodes > 1 else ''}: "
+        f"TP {engine.tp}, DP {engine.dp}, EP {engine.ep} ({how})"
+    )
+
+
+def warnings(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
+    """What looks wrong in the inputs but doesn't stop a plan."""
+    found = []
+    for item in inputs.classes:
+        turns = item.turns
+        if turns.context_tokens > turns.session_tokens:
+            found.append(
+                f"workload {turns.name}: context_tokens {turns.context_tokens:g} is beyond "
+                f"session_tokens {turns.session_tokens:g}"
+            )
+        longest = inputs.model.max_position_embeddings if hasattr(inputs.model, "max_position_embeddings") else None
+        if longest and turns.session_tokens > longest:
+            found.append(f"workload {turns.name}: sessions of {turns.session_tokens:g} tokens exceed the model's {longest}")
+    for side in (limits.prefill, limits.decode):
+        if side.hardware.dram.kv_buffer_bytes > side.hardware.dram.bytes:
+            found.append(f"hardware {side.hardware.name}: kv_buffer_bytes is larger than dram.bytes")
+    return tuple(dict.fromkeys(found))

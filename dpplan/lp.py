@@ -1,0 +1,284 @@
+"""L: the same limits as a linear programme; the only importer of pulp.
+
+Variables f[k, w] >= 0: turns/s of class k served in way w (a route through a pair of pools). Rows
+are divided by capacity, so all are of order one, and kept under tuple keys. One `meet_*` or
+`limit_*` function per law.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dpplan.certificate import TOLERANCE, Certificate, certify
+from dpplan.closed_form import loads
+from dpplan.errors import DpplanError, Infeasible
+
+if TYPE_CHECKING:
+    import pulp
+
+__all__ = ["Fleet", "LpAnswer", "maximise_turns", "minimise_cost", "SolverName"]
+
+Array = npt.NDArray[np.float64]
+SolverName = Literal["highs", "cbc"]
+
+_TIGHT = 1e-10
+"""HiGHS's feasibility tolerances: the smallest it takes, a tenth of the certificate's."""
+
+_SHUT = 1e12
+"""A way whose load at the optimum's scale exceeds this carries nothing that shows in any digit."""
+
+
+@dataclass(frozen=True)
+class LpAnswer:
+    """A certified optimum."""
+
+    turns_per_s: float
+    """inf where no limit binds."""
+    flow_turns_per_s: Array
+    """Turns/s by class and way, shape (classes, ways)."""
+    load: Array
+    """Share of each resource's capacity in use, shape (resources,)."""
+    elasticity: Array
+    """d ln(turns_per_s) / d ln(capacity): duals scaled to sum 1, shape (resources,)."""
+    certificate: Certificate | None
+    """None for an unbounded answer."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Node counts of least cost that sustain a demand."""
+
+    engines: tuple[int, ...]
+    """Engine groups per pool, in the order given."""
+    cost_usd_per_h: float
+    lower_bound_usd_per_h: float
+    """What no fleet of whole engines can undercut."""
+    answer: LpAnswer
+    """Throughput that these nodes allow, re-solved with the counts fixed."""
+
+
+def _solve(problem: pulp.LpProblem, solver: SolverName) -> str:
+    import pulp
+
+    if solver == "cbc":
+        engine: Any = pulp.PULP_CBC_CMD(msg=False)
+    else:
+        engine = pulp.HiGHS(
+            msg=False,
+            threads=1,
+            primal_feasibility_tolerance=_TIGHT,
+            dual_feasibility_tolerance=_TIGHT,
+            small_matrix_value=1e-12,
+            mip_rel_gap=1e-9,
+            mip_feasibility_tolerance=1e-9,
+        )
+    try:
+        problem.solve(engine)
+    except pulp.PulpError as error:
+        raise DpplanError(f"the {solver} solver failed: {error}") from None
+    return str(pulp.LpStatus[problem.status])
+
+
+def meet_mix(
+    problem: pulp.LpProblem,
+    flows: dict[tuple[str, int, int], pulp.LpVariable],
+    total: pulp.LpVariable | float,
+    weights: Array,
+    ways: int,
+) -> None:
+    """Every class gets its share: sum_w f[k, w] = w_k * lambda (L)."""
+    import pulp
+
+    for k, weight in enumerate(weights):
+        served = pulp.lpSum(flows["flow", k, w] for w in range(ways))
+        problem.addConstraint(served == float(weight) * total, f"meet_mix_{k}")
+
+
+def limit_resources(
+    problem: pulp.LpProblem,
+    flows: dict[tuple[str, int, int], pulp.LpVariable],
+    load: Array,
+    room: Sequence[Any] | None = None,
+) -> dict[tuple[str, int], Any]:
+    """No resource beyond its capacity: sum f * use / capacity <= 1 (L), rows that matter only.
+
+    `room` replaces the 1 by an expression per resource (engines of its pool).
+    """
+    import pulp
+
+    rows: dict[tuple[str, int], Any] = {}
+    classes, ways, resources = load.shape
+    for r in range(resources):
+        terms = [
+            (flows["flow", k, w], float(load[k, w, r]))
+            for k in range(classes)
+            for w in range(ways)
+            if load[k, w, r] > 0
+        ]
+        if terms:
+            limit = 1.0 if room is None else room[r]
+            row = pulp.LpAffineExpression(terms) <= limit
+            problem.addConstraint(row, f"limit_{r}")
+            rows["limit", r] = row
+    return rows
+
+
+def _flows(problem: pulp.LpProblem, shut: npt.NDArray[np.bool_]) -> dict[tuple[str, int, int], Any]:
+    return {
+        ("flow", k, w): problem.add_variable(f"f_{k}_{w}", 0, 0 if closed else None)
+        for (k, w), closed in np.ndenumerate(shut)
+    }
+
+
+def _open(load: Array, shut: npt.NDArray[np.bool_]) -> Array:
+    return np.where(shut[:, :, None], 0.0, load)
+
+
+def maximise_turns(
+    use: npt.ArrayLike,
+    capacity: npt.ArrayLike,
+    weights: npt.ArrayLike = (1.0,),
+    *,
+    solver: SolverName = "highs",
+    tolerance: float = TOLERANCE,
+    balance: bool = False,
+) -> LpAnswer:
+    """Largest throughput of a mix within all limits (L), certified.
+
+    maximise lambda over f >= 0: sum_w f[k, w] = w_k * lambda;
+    sum_{k, w} f[k, w] * use[k, w, r] <= capacity[r].
+
+    Parameters
+    ----------
+    use : array_like
+        Use per turn, shape (classes, ways, resources), in each resource's unit.
+    capacity : array_like
+        Above zero, inf = unlimited, shape (resources,).
+    weights : array_like
+        Share of each class in all turns, shape (classes,).
+    solver : {"highs", "cbc"}
+        CBC prints eight digits: a cross-check only, with a `tolerance` to suit.
+    tolerance : float
+        What the certificate allows.
+    balance : bool
+        Of several optima, take the one whose highest load below full is smallest.
+
+    Returns
+    -------
+    LpAnswer
+
+    Raises
+    ------
+    UncertifiedAnswer
+        If the solver's numbers don't prove themselves.
+
+    Examples
+    --------
+    Two storage NICs of 50 GB/s, a turn that may read 1 GB through either:
+
+    >>> a = maximise_turns([[[1e9, 0.0], [0.0, 1e9]]], [50e9, 50e9])
+    >>> round(a.turns_per_s, 9), a.elasticity
+    (100.0, array([0.5, 0.5]))
+    """
+    import pulp
+
+    load = loads(use, capacity)
+    share = np.asarray(weights, dtype=float)
+    classes, ways, resources = load.shape
+    # Turns/s at which each class's best way alone would fill some resource: the natural unit.
+    heaviest = load.max(axis=2).min(axis=1)
+    scale = 1.0 / float(share @ heaviest) if (share @ heaviest) > 0 else 0.0
+    if not scale:
+        free = load.max(axis=2).argmin(axis=1)
+        flow = np.zeros((classes, ways))
+        flow[np.arange(classes), free] = np.where(share > 0, math.inf, 0.0)
+        return LpAnswer(math.inf, flow, np.zeros(resources), np.zeros(resources), None)
+    # A way that fills a resource with a billionth of a billionth of the traffic is shut, for the
+    # solver's arithmetic; the certificate prices it all the same.
+    shut = load.max(axis=2) * scale > _SHUT
+    problem = pulp.LpProblem("throughput", pulp.LpMaximize)
+    flows = _flows(problem, shut)
+    total = problem.add_variable("total", 0)
+    problem.setObjective(pulp.LpAffineExpression(total))
+    meet_mix(problem, flows, total, share, ways)
+    rows = limit_resources(problem, flows, _open(load, shut) * scale)
+    status = _solve(problem, solver)
+    if status != "Optimal":
+        raise DpplanError(f"the solver found the throughput problem {status.lower()}")
+    flow = _values(flows, classes, ways) * scale
+    turns_per_s = float(total.varValue) * scale
+    price = np.zeros(resources)
+    for (_, r), row in rows.items():
+        price[r] = row.pi
+    if price.sum() < 0:  # PuLP reports a maximisation's duals with the minimisation's sign
+        price = -price
+    price[np.abs(price) <= 1e-15 * np.abs(price).max(initial=0.0)] = 0.0
+    _price_shut_ways(price, load, shut)
+    if balance:
+        flow = _balanced(load, scale, share, turns_per_s, price, flow, solver)
+    proof = certify(load, share, turns_per_s, flow, price, tolerance)
+    return LpAnswer(
+        turns_per_s=turns_per_s,
+        flow_turns_per_s=flow,
+        load=np.tensordot(flow, load, axes=([0, 1], [0, 1])),
+        elasticity=np.maximum(price, 0.0) / price.sum(),
+        certificate=proof,
+    )
+
+
+def _price_shut_ways(price: Array, load: Array, shut: npt.NDArray[np.bool_]) -> None:
+    """Raise the price of the resource that a shut way floods until the way is no bargain."""
+    if not shut.any():
+        return
+    cost = load @ price
+    cheapest = np.where(shut, np.inf, cost).min(axis=1)
+    for k, w in np.argwhere(shut & (cost < cheapest[:, None])):
+        flooded = int(load[k, w].argmax())
+        price[flooded] += (cheapest[k] - cost[k, w]) / load[k, w, flooded]
+
+
+def _values(flows: dict[tuple[str, int, int], Any], classes: int, ways: int) -> Array:
+    values = np.array(
+        [[float(flows["flow", k, w].varValue or 0.0) for w in range(ways)] for k in range(classes)]
+    )
+    return np.maximum(values, 0.0)
+
+
+def _balanced(
+    load: Array,
+    scale: float,
+    share: Array,
+    turns_per_s: float,
+    price: Array,
+    found: Array,
+    solver: SolverName,
+) -> Array:
+    """Same throughput, priced resources full as before, the highest other load as low as can be."""
+    import pulp
+
+    classes, ways, resources = load.shape
+    free = [r for r in range(resources) if price[r] <= 1e-9 * price.max() and load[..., r].any()]
+    if not free:
+        return found
+    problem = pulp.LpProblem("balance", pulp.LpMinimize)
+    shut = load.max(axis=2) * scale > _SHUT
+    flows = _flows(problem, shut)
+    highest = problem.add_variable("highest", 0)
+    problem.setObjective(pulp.LpAffineExpression(highest))
+    meet_mix(problem, flows, turns_per_s / scale, share, ways)
+    room: list[Any] = [1.0] * resources
+    for r in free:
+        room[r] = highest
+    limit_resources(problem, flows, _open(load, shut) * scale, room)
+    if _solve(problem, solver) != "Optimal":
+        return found
+    flow = _values(flows, classes, ways) * scale
+    # The shares are the classes' to the last digit, or the certificate would see the solver's.
+    served = flow.sum(axis=1, keepdims=True)
+    return np.asarray(flow * (share[:, None] * turns_per_s / np.where(served > 0, served, 1.0)))

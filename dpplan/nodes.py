@@ -1,0 +1,148 @@
+"""Which P:D a node count offers, in whole engine groups, and which is best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpplan.errors import BadInput, Fault, Infeasible
+from dpplan.limits import Limits, Side
+from dpplan.result import STRATEGIES, NodeOption
+from dpplan.routes import RESOURCES
+from dpplan.strategies import bounds
+from dpplan.units import format_quantity
+
+__all__ = ["NodeChoice", "choose_nodes"]
+
+_TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class NodeChoice:
+    """The P:D to plan for, and the table it was chosen from."""
+
+    prefill_nodes: int
+    decode_nodes: int
+    options: tuple[NodeOption, ...]
+
+
+def choose_nodes(
+    limits: Limits,
+    *,
+    nodes: int | None,
+    prefill_nodes: int | None,
+    decode_nodes: int | None,
+    default_nodes: int | None,
+) -> NodeChoice:
+    """Take the counts given, or the P:D of `nodes` that is best for dual-path.
+
+    Ties go to the P:D whose sorted loads are lexicographically smallest, then to fewer prefill
+    nodes.
+
+    Raises
+    ------
+    BadInput
+        If the counts contradict each other.
+    Infeasible
+        If a count is no multiple of its engine group, or the nodes hold no pair of engines.
+    """
+    group_p, group_d = limits.prefill.group_nodes, limits.decode.group_nodes
+    if prefill_nodes is not None and decode_nodes is not None:
+        if nodes is not None and prefill_nodes + decode_nodes != nodes:
+            cure = "leave one of the three out"
+            got = f"{prefill_nodes} + {decode_nodes}"
+            needed = f"--prefill-nodes and --decode-nodes that add to --nodes {nodes} are needed"
+            raise BadInput(Fault("--nodes", needed, got, cure))
+        _whole(limits, prefill_nodes, decode_nodes)
+        return NodeChoice(prefill_nodes, decode_nodes, ())
+    total = nodes if nodes is not None else default_nodes
+    if total is None or (nodes is None and total < group_p + group_d):
+        total = group_p + group_d
+    if prefill_nodes is not None or decode_nodes is not None:
+        given = prefill_nodes if prefill_nodes is not None else decode_nodes
+        assert given is not None
+        rest = total - given
+        if rest < 1:
+            side = "--prefill-nodes" if prefill_nodes is not None else "--decode-nodes"
+            needed = f"fewer than the {total} nodes in all are needed"
+            raise BadInput(Fault(side, needed, str(given), "raise --nodes, or give both sides"))
+        pair = (given, rest) if prefill_nodes is not None else (rest, given)
+        _whole(limits, *pair)
+        return NodeChoice(*pair, ())
+    pairs = [
+        (p, (total - p) // group_d * group_d)
+        for p in range(group_p, total - group_d + 1, group_p)
+    ]
+    if not pairs:
+        raise Infeasible(
+            f"{total} nodes hold no prefill engine of {group_p} and decode engine of {group_d} "
+            f"nodes; at least {group_p + group_d} are needed. {_shortage(limits)}".strip(),
+            ["prefill.hbm", "decode.hbm"],
+        )
+    options = _table(limits, pairs, total)
+    best = next(option for option in options if option.chosen)
+    return NodeChoice(best.prefill_nodes, best.decode_nodes, options)
+
+
+def _whole(limits: Limits, prefill_nodes: int, decode_nodes: int) -> None:
+    wrong = []
+    clashing = []
+    for name, count, side in (
+        ("prefill", prefill_nodes, limits.prefill),
+        ("decode", decode_nodes, limits.decode),
+    ):
+        if count % side.group_nodes:
+            wrong.append(
+                f"{count} {name} node{'s' if count > 1 else ''} is no multiple of the engine group "
+                f"of {side.group_nodes} nodes ({_missing(limits, side, count)})"
+            )
+            clashing.append(f"{name}.hbm")
+    if wrong:
+        raise Infeasible("; ".join(wrong), clashing)
+
+
+def _missing(limits: Limits, side: Side, count: int) -> str:
+    room = count * side.hardware.gpus * side.rates.hbm_bytes
+    total = limits.weights.total_bytes
+    need = f"the weights take {format_quantity(total, 'bytes')}"
+    if total > room:
+        return (
+            f"{need}, {count} x {side.hardware.gpus} GPUs offer {format_quantity(room, 'bytes')}: "
+            f"{format_quantity(total - room, 'bytes')} missing"
+        )
+    per_engine = side.engine.weight_bytes_per_gpu * side.engine.gpus
+    return f"{need}, and one engine holds {format_quantity(per_engine, 'bytes')} with its copies"
+
+
+def _shortage(limits: Limits) -> str:
+    side = max((limits.prefill, limits.decode), key=lambda s: s.group_nodes)
+    return "" if side.group_nodes == 1 else f"On one node {_missing(limits, side, 1)}."
+
+
+def _table(limits: Limits, pairs: list[tuple[int, int]], total: int) -> tuple[NodeOption, ...]:
+    prefill, decode = (np.array(column) for column in zip(*pairs, strict=True))
+    capacity = limits.capacity(prefill, decode)
+    solved = {name: bounds(limits, name, capacity) for name in STRATEGIES}
+    best = {name: rates >= rates.max() * (1 - _TIE) for name, (rates, _, _) in solved.items()}
+    rates, fractions, loads = solved["dual-path"]
+    tied = np.flatnonzero(best["dual-path"])
+    # Rounded, so that loads equal but for rounding tie and the order of pairs decides.
+    order = [tuple(np.round(np.sort(loads[i])[::-1], 9)) for i in tied]
+    chosen = int(tied[min(range(len(tied)), key=lambda n: (order[n], n))])
+    return tuple(
+        NodeOption(
+            prefill_nodes=p,
+            decode_nodes=d,
+            idle_nodes=total - p - d,
+            turns_per_s={
+                name: float(solved[name][0][i]) if np.isfinite(solved[name][0][i]) else None
+                for name in STRATEGIES
+            },
+            bottlenecks=tuple(RESOURCES[r] for r in np.flatnonzero(loads[i] >= 1 - _TIE)),
+            decode_read_fraction=float(fractions[i]),
+            chosen=i == chosen,
+            best_for=tuple(name for name in STRATEGIES if best[name][i]),
+        )
+        for i, (p, d) in enumerate(pairs)
+    )

@@ -1,0 +1,1 @@
+"""DATA: the schemas of the three kinds of profile, and finding, reading and importing them."""

@@ -1,0 +1,290 @@
+"""Frozen answers: what a plan says, as plain values, mappings and DataFrames. No solver here."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "STRATEGIES",
+    "BottleneckFree",
+    "Demand",
+    "EngineSummary",
+    "NextLimit",
+    "NodeOption",
+    "Plan",
+    "StrategyResult",
+]
+
+STRATEGIES = ("prefill-only", "dual-path", "oracle")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the mean turn asks for."""
+
+    kv_bytes_per_token: float
+    hit_kv_bytes_per_turn: float
+    prefill_flop_per_turn: float
+    hit_rate_fraction: float
+    cache_compute_ratio_gb_per_pflop: float | None
+    fresh_kv_bytes_per_turn: float
+    generated_kv_bytes_per_turn: float
+    write_back_bytes_per_turn: float
+    prefill_gpu_s_per_turn: float
+    decode_gpu_s_per_turn: float
+    load_or_recompute_bytes_per_s_per_gpu: float | None
+    """Storage bandwidth per prefill GPU above which loading the history beats recomputing it."""
+
+
+@dataclass(frozen=True)
+class EngineSummary:
+    """How one side runs the model."""
+
+    hardware: str
+    nodes_per_engine: int
+    gpus_per_engine: int
+    tp: int
+    dp: int
+    ep: int
+    weight_bytes_per_gpu: float
+    hbm_left_bytes_per_gpu: float | None
+    """None = HBM is unlimited."""
+    batch_per_engine: float | None = None
+    """Decode: largest batch; None on the prefill side and where nothing limits it."""
+    batch_limit: str | None = None
+    """Decode: what limits the batch, "hbm" or "tpot"."""
+    step_s: float | None = None
+    """Decode: step time at that batch."""
+    tokens_per_s: float | None = None
+    """Decode: tokens per second and engine."""
+
+
+@dataclass(frozen=True)
+class NextLimit:
+    """What would bind next if one bottleneck were lifted."""
+
+    lifted: str
+    turns_per_s: float | None
+    """Bound with it unlimited; None = nothing binds any more."""
+    gain_fraction: float | None
+    bottlenecks: tuple[str, ...]
+    enough_factor: float | None
+    """Factor on the lifted capacity that already reaches that bound."""
+
+
+@dataclass(frozen=True)
+class StrategyResult:
+    """One strategy's bound at the plan's P:D; rates are None where nothing binds."""
+
+    name: str
+    decode_read_fraction: float | None
+    decode_read_fraction_min: float | None
+    decode_read_fraction_max: float | None
+    turns_per_s: float | None
+    sessions_per_s: float | None
+    hit_kv_bytes_per_s: float | None
+    prompt_tokens_per_s: float | None
+    output_tokens_per_s: float | None
+    bottlenecks: tuple[str, ...]
+    utilisation: dict[str, float]
+    shadow_prices: dict[str, float]
+    shadow_prices_if_more: dict[str, float]
+    """Relative gain per relative gain of the resource; differs from a loss's only at a kink."""
+    shadow_prices_if_less: dict[str, float]
+    next_limits: tuple[NextLimit, ...]
+    certificate: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class BottleneckFree:
+    """S1's range and where the plan stands in it."""
+
+    p_over_d_min: float | None
+    p_over_d_max: float | None
+    p_over_d: float
+    holds: bool
+    reason: str
+    terms: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class NodeOption:
+    """One P:D of the node table."""
+
+    prefill_nodes: int
+    decode_nodes: int
+    idle_nodes: int
+    turns_per_s: dict[str, float | None]
+    """By strategy."""
+    bottlenecks: tuple[str, ...]
+    """Of dual-path."""
+    decode_read_fraction: float
+    chosen: bool
+    best_for: tuple[str, ...]
+    """Strategies for which no other P:D is better."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A capacity plan: everything `dpplan optimize` says."""
+
+    hardware: str
+    prefill_hardware: str
+    decode_hardware: str
+    model: str
+    workload: str
+    prefill_nodes: int
+    decode_nodes: int
+    counting: str
+    unlimited: tuple[str, ...]
+    settings: tuple[str, ...]
+    demand: Demand
+    prefill_engine: EngineSummary
+    decode_engine: EngineSummary
+    strategies: dict[str, StrategyResult]
+    speedup: float | None
+    """Dual-path over prefill-only; None where either is unbounded."""
+    bottleneck_free: BottleneckFree
+    node_options: tuple[NodeOption, ...]
+    """All P:D of the node count; empty where both counts were given."""
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    cost_usd_per_h: float | None = None
+
+    def __getitem__(self, strategy: str) -> StrategyResult:
+        return self.strategies[strategy]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document `dpplan.optimize/1` as plain values."""
+        inputs: dict[str, Any] = {
+            "hardware": self.hardware,
+            "model": self.model,
+            "workload": self.workload,
+            "prefill_nodes": self.prefill_nodes,
+            "decode_nodes": self.decode_nodes,
+            "prefill_hardware": self.prefill_hardware,
+            "decode_hardware": self.decode_hardware,
+            "traffic": self.counting,
+            "unlimited": list(self.unlimited),
+            "set": list(self.settings),
+        }
+        return {
+            "schema": "dpplan.optimize/1",
+            "inputs": inputs,
+            "demand": _plain(self.demand),
+            "engines": {"prefill": _plain(self.prefill_engine), "decode": _plain(self.decode_engine)},
+            "strategies": {
+                name: {key: value for key, value in _plain(result).items() if key != "name"}
+                for name, result in self.strategies.items()
+            },
+            "speedup": self.speedup,
+            "bottleneck_free": _plain(self.bottleneck_free),
+            "nodes": [_plain(option) for option in self.node_options],
+            "cost_usd_per_h": self.cost_usd_per_h,
+            "assumptions": list(self.assumptions),
+            "warnings": list(self.warnings),
+        }
+
+    def strategies_frame(self) -> pd.DataFrame:
+        """One row a strategy: rates, split, bottlenecks."""
+        import pandas as pd
+
+        columns = (
+            "decode_read_fraction",
+            "turns_per_s",
+            "sessions_per_s",
+            "hit_kv_bytes_per_s",
+            "prompt_tokens_per_s",
+            "output_tokens_per_s",
+        )
+        rows = {
+            name: {column: getattr(result, column) for column in columns}
+            | {"bottlenecks": ", ".join(result.bottlenecks)}
+            for name, result in self.strategies.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("strategy")
+
+    def utilisation_frame(self) -> pd.DataFrame:
+        """Share of each resource in use, resources by strategies."""
+        import pandas as pd
+
+        frame = pd.DataFrame({name: pd.Series(r.utilisation) for name, r in self.strategies.items()})
+        return frame.rename_axis("resource")
+
+    def shadow_prices_frame(self) -> pd.DataFrame:
+        """Elasticity of the bound in each binding resource, resources by strategies."""
+        import pandas as pd
+
+        prices = {n: pd.Series(r.shadow_prices, dtype=float) for n, r in self.strategies.items()}
+        return pd.DataFrame(prices).rename_axis("resource")
+
+    def nodes_frame(self) -> pd.DataFrame:
+        """One row a P:D: bound of each strategy, per node too, the chosen one marked."""
+        import pandas as pd
+
+        rows = []
+        for option in self.node_options:
+            nodes = option.prefill_nodes + option.decode_nodes + option.idle_nodes
+            dual = option.turns_per_s["dual-path"]
+            rows.append(
+                {
+                    "prefill_nodes": option.prefill_nodes,
+                    "decode_nodes": option.decode_nodes,
+                    "idle_nodes": option.idle_nodes,
+                    **{f"{n} turns_per_s": rate for n, rate in option.turns_per_s.items()},
+                    "dual-path turns_per_s_per_node": None if dual is None else dual / nodes,
+                    "decode_read_fraction": option.decode_read_fraction,
+                    "bottlenecks": ", ".join(option.bottlenecks),
+                    "chosen": option.chosen,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        """The plan as HTML for notebooks; all text escaped."""
+        title = (
+            f"{self.model} on {self.prefill_nodes}P{self.decode_nodes}D {self.hardware}, "
+            f"{self.workload} ({self.counting} traffic)"
+        )
+        speedup = "unbounded" if self.speedup is None else f"{self.speedup:.3g}x"
+        head = "".join(
+            f"<th style='text-align:right'>{html.escape(text)}</th>"
+            for text in ("turns/s", "split to decode", "prompt tok/s", "output tok/s")
+        )
+        body = []
+        for name, r in self.strategies.items():
+            cells = [_number(r.turns_per_s), _number(r.decode_read_fraction, percent=True)]
+            cells += [_number(r.prompt_tokens_per_s), _number(r.output_tokens_per_s)]
+            numbers = "".join(f"<td style='text-align:right'>{cell}</td>" for cell in cells)
+            limits = html.escape(", ".join(r.bottlenecks) or "nothing binds")
+            body.append(
+                f"<tr><th style='text-align:left'>{html.escape(name)}</th>{numbers}"
+                f"<td style='text-align:left'>{limits}</td></tr>"
+            )
+        return (
+            f"<p><b>{html.escape(title)}</b><br>dual-path over prefill-only: {speedup}</p>"
+            f"<table><thead><tr><th></th>{head}<th style='text-align:left'>bound by</th></tr></thead>"
+            f"<tbody>{''.join(body)}</tbody></table>"
+        )
+
+
+def _number(value: float | None, *, percent: bool = False) -> str:
+    if value is None:
+        return "&ndash;"
+    return f"{value:.1%}" if percent else f"{value:,.4g}"
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses to dicts, tuples to lists, for JSON."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(inner) for inner in value]
+    return value
