@@ -9,6 +9,7 @@ from dpplan.limits import Limits, Side
 from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.library import Inputs
 from dpplan.profiles.schema import Source
+from dpplan.units import DIMENSIONS, format_quantity
 
 __all__ = ["assumptions", "source_of", "warnings"]
 
@@ -29,13 +30,32 @@ _ALWAYS = (
     "storage_backend.write_bytes_per_s",
 )
 _FULL_ONLY = tuple(
-    [f"efficiency.{name}" for name in ("gemm", "attention", "hbm", "storage_nic", "compute_nic", "dram")]
+    [
+        f"efficiency.{name}"
+        for name in ("gemm", "attention", "hbm", "storage_nic", "compute_nic", "dram")
+    ]
     + [
         f"headroom.{name}"
-        for name in ("gpu", "hbm", "storage_nic", "compute_nic", "dram", "kv_buffer", "storage_backend")
+        for name in (
+            "gpu",
+            "hbm",
+            "storage_nic",
+            "compute_nic",
+            "dram",
+            "kv_buffer",
+            "storage_backend",
+        )
     ]
 )
-_MODEL = ("kv_dtype", "index_dtype", "state_dtype", "weight_dtype", "expert_dtype", "compute_dtype", "attention_dtype")
+_MODEL = (
+    "kv_dtype",
+    "index_dtype",
+    "state_dtype",
+    "weight_dtype",
+    "expert_dtype",
+    "compute_dtype",
+    "attention_dtype",
+)
 _TURN = ("turns_per_session", "context_tokens", "append_tokens", "output_tokens", "session_tokens")
 
 
@@ -68,28 +88,30 @@ def assumptions(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
     full = limits.counting == "full"
     lines: list[str] = []
     sides = {"prefill": limits.prefill, "decode": limits.decode}
-    seen: set[str] = set()
     for side in sides.values():
-        lines += [line for line in _hardware(side.hardware, inputs, full) if line not in seen]
-        seen.update(lines)
-        for kernel, wanted, found in side.precisions:
-            line = f"{side.hardware.name} has no {wanted} rate: {kernel} counted at {found}"
-            if line not in seen:
-                lines.append(line)
-                seen.add(line)
-    lines += _listed(f"model {inputs.model.name}", inputs.model, _MODEL, inputs.model.sources, inputs)
+        lines += _hardware(side.hardware, inputs, full)
+        lines += [
+            f"{side.hardware.name} has no {wanted} rate: {kernel} counted at {found}"
+            for kernel, wanted, found in side.precisions
+        ]
+    lines += _listed(
+        f"model {inputs.model.name}", inputs.model, _MODEL, inputs.model.sources, inputs
+    )
     for item in inputs.classes:
         name = f"workload {item.turns.name}"
         lines += _listed(name, item.turns, _TURN, item.turns.sources, inputs)
     slo = inputs.workload.slo or inputs.classes[0].turns.slo
     if slo is None:
-        lines.append("TPOT limit 50 ms and TTFT limit 4 s (defaults of the planner; the workload names none)")
+        lines.append("TPOT limit 50 ms (default of the planner; the workload names none)")
     lines += [_layout(name, side) for name, side in sides.items()]
     lines.append("the mean turn of each class stands for all its turns; bounds, not predictions")
-    lines.append("layerwise prefill: loads overlap compute, one layer's KV in prefill HBM at a time")
+    lines.append(
+        "layerwise prefill: loads overlap compute, one layer's KV in prefill HBM at a time"
+    )
     if full:
         lines.append("collectives, write-back and hand-off share NICs and DRAM with KV loads")
-    return tuple(lines)
+    # Two sides of one node type rest on the same numbers.
+    return tuple(dict.fromkeys(lines))
 
 
 def _hardware(hardware: Hardware, inputs: Inputs, full: bool) -> list[str]:
@@ -125,8 +147,6 @@ def _given(profile: Any, path: str) -> set[str]:
 
 
 def _show(path: str, value: Any) -> str:
-    from dpplan.units import DIMENSIONS, format_quantity
-
     for dimension in sorted(DIMENSIONS, key=len, reverse=True):
         if path.endswith(f"_{dimension}") or path.endswith(f".{dimension}"):
             return format_quantity(value, dimension)
@@ -139,10 +159,9 @@ def _layout(name: str, side: Side) -> str:
         size is not None for size in vars(getattr(side.hardware.parallelism, name)).values()
     )
     how = "as the profile gives it" if given else "derived: the smallest that holds the weights"
-    return (
-        f"{name} engine of {engine.gpus} GPUs on {engine.nodes} node{'s' if engine.nodes > 1 else ''}: "
-        f"TP {engine.tp}, DP {engine.dp}, EP {engine.ep} ({how})"
-    )
+    nodes = f"{engine.nodes} node{'s' if engine.nodes > 1 else ''}"
+    sizes = f"TP {engine.tp}, DP {engine.dp}, EP {engine.ep}"
+    return f"{name} engine of {engine.gpus} GPUs on {nodes}: {sizes} ({how})"
 
 
 def warnings(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
@@ -155,10 +174,9 @@ def warnings(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
                 f"workload {turns.name}: context_tokens {turns.context_tokens:g} is beyond "
                 f"session_tokens {turns.session_tokens:g}"
             )
-        longest = inputs.model.max_position_embeddings if hasattr(inputs.model, "max_position_embeddings") else None
-        if longest and turns.session_tokens > longest:
-            found.append(f"workload {turns.name}: sessions of {turns.session_tokens:g} tokens exceed the model's {longest}")
     for side in (limits.prefill, limits.decode):
         if side.hardware.dram.kv_buffer_bytes > side.hardware.dram.bytes:
-            found.append(f"hardware {side.hardware.name}: kv_buffer_bytes is larger than dram.bytes")
+            found.append(
+                f"hardware {side.hardware.name}: kv_buffer_bytes is larger than dram.bytes"
+            )
     return tuple(dict.fromkeys(found))

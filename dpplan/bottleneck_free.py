@@ -140,11 +140,14 @@ def _term(
         equation = f"P/D >= {other_text} / (C - {own_text})" if own else f"P/D >= {other_text} / C"
         limit = other * other_rate / room if room != 0 else None
         return RangeTerm(resource, "at least", limit, room > 0, equation)
-    equation = f"P/D <= (C - {own_text}) / ({other_text})"
+    divisor = f"({other_text})" if other != 1 else other_text
+    equation = f"P/D <= (C - {own_text}) / {divisor}"
     return RangeTerm(resource, "at most", room / (other * other_rate), room > 0, equation)
 
 
-def paper_range(g: float, s: float, bytes_per_s: float, dram_bytes_per_s: float) -> tuple[float, float]:
+def paper_range(
+    g: float, s: float, bytes_per_s: float, dram_bytes_per_s: float
+) -> tuple[float, float]:
     """Equation 9 as the paper prints it, for like nodes (S1); the second road to the range.
 
     s/(g-s) <= P/D <= min{ (g-2s)/s, (g-s)/(2s), (M/(B*s) - 3)/2 }

@@ -90,7 +90,12 @@ def certify(
     scale = max(turns_per_s, np.finfo(float).tiny)
     used = np.tensordot(flow, load, axes=([0, 1], [0, 1]))
     shares = np.abs(flow.sum(axis=1) - weights * turns_per_s).max(initial=0.0) / scale
-    primal = max(float(used.max(initial=0.0)) - 1.0, float(shares), -float(flow.min(initial=0.0)) / scale, 0.0)
+    primal = max(
+        float(used.max(initial=0.0)) - 1.0,
+        float(shares),
+        -float(flow.min(initial=0.0)) / scale,
+        0.0,
+    )
     total = float(price.sum())
     if not np.isfinite(total) or total <= 0 or not np.isfinite(turns_per_s):
         raise UncertifiedAnswer(f"the solver's prices sum to {total:g}: no bound follows from them")

@@ -122,7 +122,7 @@ def _solve(start: Array, end: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def _lowest(start: Array, end: Array) -> tuple[Array, Array]:
-    """argmin and min over x in [0, 1] of max_r start*(1-x) + end*x, exactly, one problem a row.
+    """Argmin and min over x in [0, 1] of max_r start*(1-x) + end*x, exactly, one problem a row.
 
     The falling line highest at the left end and the rising line highest at the right end cross at
     a lower estimate of the minimum; whichever line stands above there replaces its fellow. Every
@@ -164,7 +164,7 @@ def _lowest(start: Array, end: Array) -> tuple[Array, Array]:
 
 def _highest(here: Array, there: Array) -> npt.NDArray[np.intp]:
     """Index of the highest line at one end; of equals, the one highest at the other end."""
-    chosen = here.argmax(axis=1)
+    chosen: npt.NDArray[np.intp] = here.argmax(axis=1)
     tie = here == here[np.arange(len(here)), chosen][:, None]
     several = np.flatnonzero(tie.sum(axis=1) > 1)
     if several.size:
@@ -223,7 +223,9 @@ def elasticity_range(
             second = scaled[j]
             if first * second < 0:
                 weight = second / (second - first)
-                extremes.append(np.eye(len(scaled))[i] * weight + np.eye(len(scaled))[j] * (1 - weight))
+                extremes.append(
+                    np.eye(len(scaled))[i] * weight + np.eye(len(scaled))[j] * (1 - weight)
+                )
     least, most = np.zeros_like(start), np.zeros_like(start)
     if extremes:
         stack = np.array(extremes)

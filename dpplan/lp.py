@@ -7,6 +7,7 @@ are divided by capacity, so all are of order one, and kept under tuple keys. One
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ import numpy.typing as npt
 
 from dpplan.certificate import TOLERANCE, Certificate, certify
 from dpplan.closed_form import loads
-from dpplan.errors import DpplanError, Infeasible
+from dpplan.errors import DpplanError, Infeasible, UncertifiedAnswer
 
 if TYPE_CHECKING:
     import pulp
 
-__all__ = ["Fleet", "LpAnswer", "maximise_turns", "minimise_cost", "SolverName"]
+__all__ = ["Fleet", "LpAnswer", "SolverName", "maximise_turns", "minimise_cost"]
 
 Array = npt.NDArray[np.float64]
 SolverName = Literal["highs", "cbc"]
@@ -32,6 +33,9 @@ _TIGHT = 1e-10
 
 _SHUT = 1e12
 """A way whose load at the optimum's scale exceeds this carries nothing that shows in any digit."""
+
+_NO_ENGINE = 1e-30
+"""Stands for a pool without engines: a way through it carries nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ class Fleet:
 
     engines: tuple[int, ...]
     """Engine groups per pool, in the order given."""
-    cost_usd_per_h: float
-    lower_bound_usd_per_h: float
-    """What no fleet of whole engines can undercut."""
+    cost: float
+    lower_bound: float
+    """Cost with fractions of engines: no fleet of whole ones can undercut it."""
     answer: LpAnswer
     """Throughput that these nodes allow, re-solved with the counts fixed."""
 
@@ -137,7 +141,7 @@ def _flows(problem: pulp.LpProblem, shut: npt.NDArray[np.bool_]) -> dict[tuple[s
 
 
 def _open(load: Array, shut: npt.NDArray[np.bool_]) -> Array:
-    return np.where(shut[:, :, None], 0.0, load)
+    return np.asarray(np.where(shut[:, :, None], 0.0, load))
 
 
 def maximise_turns(
@@ -220,9 +224,13 @@ def maximise_turns(
         price = -price
     price[np.abs(price) <= 1e-15 * np.abs(price).max(initial=0.0)] = 0.0
     _price_shut_ways(price, load, shut)
-    if balance:
-        flow = _balanced(load, scale, share, turns_per_s, price, flow, solver)
     proof = certify(load, share, turns_per_s, flow, price, tolerance)
+    if balance:
+        even = _balanced(load, scale, share, turns_per_s, price, flow, solver)
+        # Evening out is a courtesy: flows that fail the check leave the optimum as it was found.
+        with contextlib.suppress(UncertifiedAnswer):
+            proof = certify(load, share, turns_per_s, even, price, tolerance)
+            flow = even
     return LpAnswer(
         turns_per_s=turns_per_s,
         flow_turns_per_s=flow,
@@ -247,7 +255,7 @@ def _values(flows: dict[tuple[str, int, int], Any], classes: int, ways: int) -> 
     values = np.array(
         [[float(flows["flow", k, w].varValue or 0.0) for w in range(ways)] for k in range(classes)]
     )
-    return np.maximum(values, 0.0)
+    return np.asarray(np.maximum(values, 0.0))
 
 
 def _balanced(
@@ -282,3 +290,92 @@ def _balanced(
     # The shares are the classes' to the last digit, or the certificate would see the solver's.
     served = flow.sum(axis=1, keepdims=True)
     return np.asarray(flow * (share[:, None] * turns_per_s / np.where(served > 0, served, 1.0)))
+
+
+def minimise_cost(
+    use: npt.ArrayLike,
+    capacity_per_engine: npt.ArrayLike,
+    pool_of_resource: Sequence[int | None],
+    cost_per_engine: npt.ArrayLike,
+    turns_per_s: float,
+    weights: npt.ArrayLike = (1.0,),
+) -> Fleet:
+    """Cheapest whole engines that sustain a throughput (L): integer counts, continuous flows.
+
+    minimise sum_p cost[p] * n[p] over integers n >= 0 and flows f >= 0 with
+    sum_w f[k, w] = w_k * lambda and sum f * use[r] <= capacity[r] * n[pool of r].
+
+    Parameters
+    ----------
+    use : array_like
+        Use per turn, shape (classes, ways, resources).
+    capacity_per_engine : array_like
+        What one engine of the resource's pool adds, or the whole where it has no pool, shape
+        (resources,); inf = unlimited.
+    pool_of_resource : sequence of int or None
+        Pool that each resource grows with; None = it doesn't grow.
+    cost_per_engine : array_like
+        Above zero, any currency per time, shape (pools,).
+    turns_per_s : float
+        lambda, the throughput to sustain.
+    weights : array_like
+        Share of each class in all turns.
+
+    Returns
+    -------
+    Fleet
+        Counts, their cost, the relaxation's lower bound, and the certified throughput re-solved
+        with the counts fixed.
+
+    Raises
+    ------
+    Infeasible
+        If a resource that doesn't grow cannot carry the demand.
+
+    Examples
+    --------
+    A turn/s fills a tenth of a prefill engine and a quarter of a decode engine; 15 turns/s:
+
+    >>> fleet = minimise_cost([[[0.1, 0.25]]], [1, 1], [0, 1], [1.0, 1.0], 15)
+    >>> fleet.engines, fleet.cost
+    ((2, 4), 6.0)
+    """
+    import pulp
+
+    load = loads(use, capacity_per_engine)
+    share = np.asarray(weights, dtype=float)
+    cost = np.asarray(cost_per_engine, dtype=float)
+    classes, ways, _ = load.shape
+
+    def build(category: str) -> tuple[pulp.LpProblem, list[Any]]:
+        problem = pulp.LpProblem("fleet", pulp.LpMinimize)
+        counts = [problem.add_variable(f"n_{p}", 0, None, category) for p in range(len(cost))]
+        flows = _flows(problem, np.zeros((classes, ways), dtype=bool))
+        problem.setObjective(pulp.lpSum(float(c) * n for c, n in zip(cost, counts, strict=True)))
+        meet_mix(problem, flows, 1.0, share, ways)
+        room = [1.0 if pool is None else counts[pool] for pool in pool_of_resource]
+        # Flows are in units of the demand, so rows stay of the order of the engine counts.
+        limit_resources(problem, flows, load * turns_per_s, room)
+        return problem, counts
+
+    relaxed, _ = build("Continuous")
+    status = _solve(relaxed, "highs")
+    if status != "Optimal":
+        fixed = [
+            r for r, pool in enumerate(pool_of_resource) if pool is None and load[..., r].any()
+        ]
+        raise Infeasible("the demand exceeds what doesn't grow with nodes", [str(r) for r in fixed])
+    bound = float(pulp.value(relaxed.objective))
+    whole, counts = build("Integer")
+    if _solve(whole, "highs") != "Optimal":
+        raise DpplanError("the solver found no whole engine counts where fractions would do")
+    engines = tuple(round(float(n.varValue)) for n in counts)
+    grown = np.asarray(capacity_per_engine, dtype=float) * [
+        1.0 if pool is None else max(engines[pool], _NO_ENGINE) for pool in pool_of_resource
+    ]
+    answer = maximise_turns(use, grown, share)
+    if answer.turns_per_s < turns_per_s * (1 - 1e-9):
+        raise UncertifiedAnswer(
+            f"{engines} engines sustain {answer.turns_per_s:.9g} turns/s, not {turns_per_s:.9g}"
+        )
+    return Fleet(engines, float(cost @ np.array(engines)), bound, answer)

@@ -71,8 +71,7 @@ def choose_nodes(
         _whole(limits, *pair)
         return NodeChoice(*pair, ())
     pairs = [
-        (p, (total - p) // group_d * group_d)
-        for p in range(group_p, total - group_d + 1, group_p)
+        (p, (total - p) // group_d * group_d) for p in range(group_p, total - group_d + 1, group_p)
     ]
     if not pairs:
         raise Infeasible(
@@ -125,7 +124,7 @@ def _table(limits: Limits, pairs: list[tuple[int, int]], total: int) -> tuple[No
     capacity = limits.capacity(prefill, decode)
     solved = {name: bounds(limits, name, capacity) for name in STRATEGIES}
     best = {name: rates >= rates.max() * (1 - _TIE) for name, (rates, _, _) in solved.items()}
-    rates, fractions, loads = solved["dual-path"]
+    _, fractions, loads = solved["dual-path"]
     tied = np.flatnonzero(best["dual-path"])
     # Rounded, so that loads equal but for rounding tie and the order of pairs decides.
     order = [tuple(np.round(np.sort(loads[i])[::-1], 9)) for i in tied]

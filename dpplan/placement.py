@@ -89,7 +89,14 @@ class DecodeRate:
 
 
 def engine_layout(
-    gpus: int, tp: int, ep: int, *, kv_heads: int, weights: Weights, hbm_bytes: float, gpus_per_node: int
+    gpus: int,
+    tp: int,
+    ep: int,
+    *,
+    kv_heads: int,
+    weights: Weights,
+    hbm_bytes: float,
+    gpus_per_node: int,
 ) -> Engine:
     """Memory of one layout: weights per GPU, what is left, copies of KV."""
     dp = gpus // tp
@@ -224,7 +231,11 @@ def choose_engine(
         With the missing bytes, if no engine of up to 64 nodes (or of the sizes given) holds them.
     """
     kv_heads = min(
-        (g.kv_heads for g in architecture.layer_groups if g.kv_elements_per_entry or g.window_tokens),
+        (
+            g.kv_heads
+            for g in architecture.layer_groups
+            if g.kv_elements_per_entry or g.window_tokens
+        ),
         default=1,
     )
     moe = architecture.moe_layers > 0
@@ -249,24 +260,24 @@ def choose_engine(
         if fitting and rank_by_decode is None:
             return min(fitting, key=lambda e: (-e.gpus, e.tp))
         if fitting and rank_by_decode is not None:
-            demand = rank_by_decode
-
-            def speed(engine: Engine) -> tuple[float, int, int]:
+            ranked = []
+            for number, engine in enumerate(fitting):
                 rate = decode_rate(
                     engine,
                     rates,
                     weights,
-                    demand,
+                    rank_by_decode,
                     expert_share_per_token=expert_share_per_token,
                     tpot_s=tpot_s,
                 )
                 per_gpu = rate.tokens_per_s / engine.gpus if rate.batch >= 1 else 0.0
                 # Rounded, so that equal layouts tie and the plainer one wins.
-                return (float(f"{per_gpu:.9g}"), -engine.tp, engine.gpus)
-
-            return max(fitting, key=speed)
+                ranked.append((float(f"{per_gpu:.9g}"), -engine.tp, engine.gpus, number))
+            return fitting[max(ranked)[-1]]
     given = {name: size for name, size in parallelism.items() if size is not None}
-    raise Infeasible(_too_small(side, weights, rates, least_cache_bytes, closest, given), [f"{side}.hbm"])
+    raise Infeasible(
+        _too_small(side, weights, rates, least_cache_bytes, closest, given), [f"{side}.hbm"]
+    )
 
 
 def _too_small(

@@ -82,9 +82,12 @@ def optimize(
 
     Examples
     --------
+    Storage alone, as the paper counts: two decode nodes triple one prefill node's bandwidth.
+
     >>> from dpplan import optimize
+    >>> lifted = [f"{s}.{r}" for s in ("prefill", "decode") for r in ("gpu", "hbm", "kv_buffer")]
     >>> plan = optimize("h800", "agentic", prefill_nodes=1, decode_nodes=2, traffic="paper",
-    ...     unlimited=[f"{s}.{r}" for s in ("prefill", "decode") for r in ("gpu", "hbm", "kv_buffer")])
+    ...     unlimited=lifted)
     >>> round(plan.speedup, 9)
     3.0
     """

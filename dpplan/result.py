@@ -177,7 +177,10 @@ class Plan:
             "schema": "dpplan.optimize/1",
             "inputs": inputs,
             "demand": _plain(self.demand),
-            "engines": {"prefill": _plain(self.prefill_engine), "decode": _plain(self.decode_engine)},
+            "engines": {
+                "prefill": _plain(self.prefill_engine),
+                "decode": _plain(self.decode_engine),
+            },
             "strategies": {
                 name: {key: value for key, value in _plain(result).items() if key != "name"}
                 for name, result in self.strategies.items()
@@ -213,7 +216,9 @@ class Plan:
         """Share of each resource in use, resources by strategies."""
         import pandas as pd
 
-        frame = pd.DataFrame({name: pd.Series(r.utilisation) for name, r in self.strategies.items()})
+        frame = pd.DataFrame(
+            {name: pd.Series(r.utilisation) for name, r in self.strategies.items()}
+        )
         return frame.rename_axis("resource")
 
     def shadow_prices_frame(self) -> pd.DataFrame:
@@ -268,7 +273,8 @@ class Plan:
             )
         return (
             f"<p><b>{html.escape(title)}</b><br>dual-path over prefill-only: {speedup}</p>"
-            f"<table><thead><tr><th></th>{head}<th style='text-align:left'>bound by</th></tr></thead>"
+            f"<table><thead><tr><th></th>{head}"
+            "<th style='text-align:left'>bound by</th></tr></thead>"
             f"<tbody>{''.join(body)}</tbody></table>"
         )
 

@@ -44,7 +44,9 @@ RESOURCES: Final[tuple[str, ...]] = (
 memory, "write" = it writes it; a storage NIC's "read" = from storage. `gpu` is GPU time, `hbm`
 and `kv_buffer` are bytes held (bytes * seconds per turn), all others bytes per second."""
 
-SIZE_RESOURCES: Final = frozenset(f"{side}.{name}" for side in ("prefill", "decode") for name in ("hbm", "kv_buffer"))
+SIZE_RESOURCES: Final = frozenset(
+    f"{side}.{name}" for side in ("prefill", "decode") for name in ("hbm", "kv_buffer")
+)
 
 ROUTES: Final[tuple[str, ...]] = ("prefill_read", "decode_read")
 """Routes of hit KV: storage -> prefill node, and storage -> decode node -> compute network."""

@@ -67,7 +67,11 @@ def bounds(limits: Limits, strategy: str, capacity: Array) -> tuple[Array, Array
     split = best_split(mean[0], mean[-1], capacity)
     x = split.second_route_fraction
     with np.errstate(invalid="ignore"):
-        load = split.turns_per_s[:, None] * (mean[0] * (1 - x[:, None]) + mean[-1] * x[:, None]) / capacity
+        load = (
+            split.turns_per_s[:, None]
+            * (mean[0] * (1 - x[:, None]) + mean[-1] * x[:, None])
+            / capacity
+        )
     return split.turns_per_s, x, np.nan_to_num(load, nan=0.0)
 
 
@@ -189,7 +193,9 @@ def _one_sided(
             nudged[r] *= 1 + sign * step
             moved = maximise_turns(use, nudged, _weights(limits)).turns_per_s
             out[r] = np.log(moved / answer.turns_per_s) / np.log1p(sign * step)
-    return np.clip(np.minimum(more, answer.elasticity), 0, 1), np.clip(np.maximum(less, answer.elasticity), 0, 1)
+    return np.clip(np.minimum(more, answer.elasticity), 0, 1), np.clip(
+        np.maximum(less, answer.elasticity), 0, 1
+    )
 
 
 def _next_limits(
@@ -208,7 +214,7 @@ def _next_limits(
     for rows in lifts:
         lifted = capacity.copy()
         lifted[rows] = math.inf
-        rate, fraction, load = (values[0] for values in bounds(limits, strategy, lifted[None]))
+        rate, _, load = (values[0] for values in bounds(limits, strategy, lifted[None]))
         name = " + ".join(RESOURCES[r] for r in rows)
         if math.isinf(rate):
             found.append(NextLimit(name, None, None, (), None))
@@ -219,7 +225,9 @@ def _next_limits(
     return tuple(found)
 
 
-def _enough(limits: Limits, strategy: str, lifted: Array, capacity: Array, row: int) -> float | None:
+def _enough(
+    limits: Limits, strategy: str, lifted: Array, capacity: Array, row: int
+) -> float | None:
     """Least factor on one capacity at which the bound with it unlimited is reached already."""
     use = strategy_use(limits, strategy)
     if use.shape[0] > 1:

@@ -11,8 +11,15 @@ from dpplan.demand.collectives import (
     remote_nodes_reached,
 )
 from dpplan.demand.decode import DecodeDemand, decode_demand, largest_batch, step_time_s
-from dpplan.demand.flop import Counting, PrefillFlop, attended_pairs, cache_compute_ratio, prefill_flop
+from dpplan.demand.flop import (
+    Counting,
+    PrefillFlop,
+    attended_pairs,
+    cache_compute_ratio,
+    prefill_flop,
+)
 from dpplan.demand.kv_cache import (
+    BLOCK_TOKENS,
     CacheLayout,
     cache_layout,
     hit_rate,
@@ -21,6 +28,7 @@ from dpplan.demand.kv_cache import (
 )
 
 __all__ = [
+    "BLOCK_TOKENS",
     "CacheLayout",
     "Counting",
     "DecodeDemand",

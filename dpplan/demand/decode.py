@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,12 +67,16 @@ def decode_demand(
     attention = index = read = 0.0
     for group in architecture.layer_groups:
         entries = context_tokens / group.tokens_per_entry
-        chosen = entries if group.top_k_entries is None else min(entries, float(group.top_k_entries))
+        chosen = (
+            entries if group.top_k_entries is None else min(entries, float(group.top_k_entries))
+        )
         if not group.kv_elements_per_entry:
             chosen = 0.0
         windowed = min(float(group.window_tokens), context_tokens)
         per_pair = 2.0 * group.heads * (group.qk_dim + group.v_dim)
-        attention += group.layers * (per_pair * (chosen + windowed) + group.recurrent_flop_per_token)
+        attention += group.layers * (
+            per_pair * (chosen + windowed) + group.recurrent_flop_per_token
+        )
         index += group.layers * 2.0 * group.index_heads * group.index_dim * entries
         read += group.layers * (
             chosen * group.kv_elements_per_entry * kv_element_bytes
@@ -147,39 +152,56 @@ def largest_batch(
 ) -> float:
     """Largest batch whose step takes at most `tpot_s` (D6); 0 if none, inf if unlimited.
 
-    The step time rises with the batch, so the root is bracketed between the batches that the
-    shared weights and all weights would leave room for, and found by bisection to full precision.
+    The compute side is linear in the batch. The memory side is increasing and concave, so Newton's
+    tangents from a batch known to fit reach the limit before the curve does: the iteration climbs
+    to the root from below and never passes it.
+
+    Parameters
+    ----------
+    tpot_s : float
+        Limit on the step time [s].
+    shared_weight_s, expert_weight_s, expert_share_per_token : float
+        As `step_time_s`.
+    cache_s_per_sequence, compute_s_per_sequence : float
+        As `step_time_s`.
+
+    Returns
+    -------
+    float
+        Sequences per engine.
+
+    Examples
+    --------
+    >>> largest_batch(0.02, shared_weight_s=0.01, expert_weight_s=0.0, expert_share_per_token=0.0,
+    ...     cache_s_per_sequence=0.001, compute_s_per_sequence=0.0001)
+    10.0
     """
-    terms = {
-        "shared_weight_s": shared_weight_s,
-        "expert_weight_s": expert_weight_s,
-        "expert_share_per_token": expert_share_per_token,
-        "cache_s_per_sequence": cache_s_per_sequence,
-        "compute_s_per_sequence": compute_s_per_sequence,
-    }
-    if tpot_s == np.inf:
-        return np.inf
-
-    def room(weights_s: float) -> float:
-        by_memory = (tpot_s - weights_s) / cache_s_per_sequence if cache_s_per_sequence else np.inf
-        by_compute = tpot_s / compute_s_per_sequence if compute_s_per_sequence else np.inf
-        return max(0.0, min(by_memory if tpot_s >= weights_s else 0.0, by_compute))
-
-    low, high = room(shared_weight_s + expert_weight_s), room(shared_weight_s)
-    if high == low:
-        return low
-    if np.isinf(high):
-        high = 1.0
-        while float(step_time_s(high, **terms)) <= tpot_s:
-            high *= 2.0
-            if high > 1e15:
-                return np.inf
-    for _ in range(200):
-        middle = 0.5 * (low + high)
-        if middle in (low, high):
+    if math.isinf(tpot_s):
+        return math.inf
+    by_compute = tpot_s / compute_s_per_sequence if compute_s_per_sequence else math.inf
+    room = tpot_s - shared_weight_s
+    if room < 0:
+        return 0.0
+    if expert_share_per_token >= 1.0 or expert_weight_s == 0.0:
+        left = room - expert_weight_s
+        by_memory = left / cache_s_per_sequence if cache_s_per_sequence else math.inf
+        return 0.0 if left < 0 else min(by_memory, by_compute)
+    if cache_s_per_sequence == 0.0 and room >= expert_weight_s:
+        return by_compute
+    decay = -math.log1p(-expert_share_per_token)
+    batch = 0.0
+    if cache_s_per_sequence:
+        batch = max(0.0, (room - expert_weight_s) / cache_s_per_sequence)
+    for _ in range(100):
+        missed = math.exp(-batch * decay)
+        taken = expert_weight_s * (1.0 - missed) + batch * cache_s_per_sequence
+        slope = expert_weight_s * decay * missed + cache_s_per_sequence
+        if slope == 0.0:
             break
-        if float(step_time_s(middle, **terms)) <= tpot_s:
-            low = middle
-        else:
-            high = middle
-    return low
+        step = (room - taken) / slope
+        if batch + step <= batch:
+            break
+        batch += step
+        if batch >= by_compute:
+            return by_compute
+    return min(batch, by_compute)

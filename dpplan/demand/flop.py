@@ -117,12 +117,19 @@ def prefill_flop(
         for group in architecture.layer_groups:
             entries = context / group.tokens_per_entry
             if group.kv_elements_per_entry:
-                chosen = entries if group.top_k_entries is None else np.minimum(entries, group.top_k_entries)
+                chosen = (
+                    entries
+                    if group.top_k_entries is None
+                    else np.minimum(entries, group.top_k_entries)
+                )
                 per_pair = 2.0 * group.heads * (group.qk_dim + group.v_dim)
                 attention = attention + group.layers * per_pair * append * chosen
                 index = index + group.layers * _index_flop_per_pair(group) * append * entries
         return PrefillFlop(np.asarray(2.0 * active * append), attention, index)
-    gemm = 2.0 * (counts.body + counts.routed_experts_active) * append + 2.0 * counts.head_flop_parameters
+    gemm = (
+        2.0 * (counts.body + counts.routed_experts_active) * append
+        + 2.0 * counts.head_flop_parameters
+    )
     for group in architecture.layer_groups:
         attention = attention + group.layers * _attention_flop(group, context, append)
         scored = attended_pairs(context, append, tokens_per_entry=group.tokens_per_entry)
@@ -146,7 +153,9 @@ def _attention_flop(group: LayerGroup, context: Array, append: Array) -> Array:
         if group.latent_dim:
             # The new tokens' own up-projection is in the weights' 2*N*a already.
             up = 2.0 * group.latent_dim * group.heads * group.expanded_up_dim * context
-            expanded = 2.0 * group.heads * (group.expanded_qk_dim + group.expanded_v_dim) * pairs + up
+            expanded = (
+                2.0 * group.heads * (group.expanded_qk_dim + group.expanded_v_dim) * pairs + up
+            )
             absorbed = np.minimum(absorbed, expanded)
         flop = flop + absorbed
     return np.asarray(flop)

@@ -9,7 +9,14 @@ import numpy.typing as npt
 
 from dpplan.profiles.architecture import Architecture
 
-__all__ = ["BLOCK_TOKENS", "CacheLayout", "cache_layout", "hit_rate", "persisted_tokens", "sequence_bytes"]
+__all__ = [
+    "BLOCK_TOKENS",
+    "CacheLayout",
+    "cache_layout",
+    "hit_rate",
+    "persisted_tokens",
+    "sequence_bytes",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -74,13 +81,18 @@ def cache_layout(
     per_token = index_per_token = state = 0.0
     windows: dict[float, float] = {}
     for group in architecture.layer_groups:
-        per_token += group.layers * group.kv_elements_per_entry * kv_element_bytes / group.tokens_per_entry
-        index_per_token += group.layers * group.index_elements_per_entry * index_bytes / group.tokens_per_entry
+        per_token += (
+            group.layers * group.kv_elements_per_entry * kv_element_bytes / group.tokens_per_entry
+        )
+        index_per_token += (
+            group.layers * group.index_elements_per_entry * index_bytes / group.tokens_per_entry
+        )
         if group.window_tokens:
             size = group.layers * group.window_kv_elements_per_token * kv_element_bytes
             windows[group.window_tokens] = windows.get(group.window_tokens, 0.0) + size
         state += group.layers * (
-            group.state_elements * state_element_bytes + group.conv_state_elements * _CONV_STATE_BYTES
+            group.state_elements * state_element_bytes
+            + group.conv_state_elements * _CONV_STATE_BYTES
         )
     return CacheLayout(
         bytes_per_token=per_token + index_per_token,
@@ -90,7 +102,9 @@ def cache_layout(
     )
 
 
-def sequence_bytes(layout: CacheLayout, tokens: npt.ArrayLike, *, growing_only: bool = False) -> Array:
+def sequence_bytes(
+    layout: CacheLayout, tokens: npt.ArrayLike, *, growing_only: bool = False
+) -> Array:
     """Bytes of cache for `tokens` tokens of one sequence (D1).
 
     Parameters

@@ -122,7 +122,7 @@ class ConfigReader:
         return layers if len(self.faults) == before else 0
 
     def flag(self, name: str, default: Any = _REQUIRED) -> bool:
-        """true or false; null counts as absent."""
+        """True or false; null counts as absent."""
         value = self._get(name)
         if value is None:
             if default is _REQUIRED:

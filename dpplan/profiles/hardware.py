@@ -134,4 +134,4 @@ class Hardware(Strict):
     default_nodes: Annotated[Count, Field(ge=2, le=10_000)] | None = None
     cost_usd_per_h: UsdPerH | None = None
     power_w: Watts | None = None
-    sources: Sources = {}
+    sources: Sources = Field(default_factory=dict)

@@ -190,10 +190,13 @@ def load_inputs(
     if chosen is None and isinstance(loaded, Mix):
         chosen = read_profile("models", classes[0].turns.model)
     prefill, decode = profiles["prefill_hardware"], profiles["decode_hardware"]
-    assert isinstance(prefill, Hardware) and isinstance(decode, Hardware)
-    assert isinstance(chosen, Model) and isinstance(loaded, (TurnClass, Mix))
-    texts = settings if not isinstance(settings, Mapping) else [f"{k}={v}" for k, v in settings.items()]
-    return Inputs(prefill, decode, chosen, loaded, classes, tuple(texts))
+    assert isinstance(prefill, Hardware)
+    assert isinstance(decode, Hardware)
+    assert isinstance(chosen, Model)
+    assert isinstance(loaded, (TurnClass, Mix))
+    if isinstance(settings, Mapping):
+        settings = [f"{key}={value}" for key, value in settings.items()]
+    return Inputs(prefill, decode, chosen, loaded, classes, tuple(settings))
 
 
 def _default_model(document: Document | None) -> str | None:
@@ -291,7 +294,8 @@ def _apply(
         if len(owners) > 1:
             candidates = ", ".join(f"{owner}.{path}" for owner in owners)
             needed = "a path in exactly one profile is needed"
-            faults.append(Fault(option, needed, f"one in {len(owners)}", f"write one of {candidates}"))
+            got, cure = f"one in {len(owners)}", f"write one of {candidates}"
+            faults.append(Fault(option, needed, got, cure))
         elif not owners or (kind and not _known(path, paths[kind])):
             if kind:
                 cure = did_you_mean(text, [f"{head}.{known}" for known in paths[kind]])
@@ -300,7 +304,8 @@ def _apply(
                 cure = did_you_mean(text, bare)
             if cure.startswith("choose"):
                 cure = "see `dpplan show NAME` for the keys of a profile"
-            faults.append(Fault(option, "a key of hardware, model or workload is needed", "none", cure))
+            needed = "a key of hardware, model or workload is needed"
+            faults.append(Fault(option, needed, "none", cure))
         else:
             for target in targets[owners[0]]:
                 document = documents[target]

@@ -265,10 +265,10 @@ def _compressed_tensors(quantization: Mapping[str, Any], base: Dtype, spot: str)
 
 
 def write_profile(profile: Mapping[str, Any]) -> str:
-    """YAML text of a profile: one key a line, lists and leaf mappings in a line of their own.
+    r"""YAML text of a profile: one key a line, lists and leaf mappings in a line of their own.
 
     >>> write_profile({"name": "tiny", "layers": [1, 2], "total_parameters": 671e9})
-    'name: tiny\\nlayers: [1, 2]\\ntotal_parameters: 671.0e+9\\n'
+    'name: tiny\nlayers: [1, 2]\ntotal_parameters: 671.0e+9\n'
     """
     import yaml
 

@@ -169,8 +169,8 @@ def _fault(document: Document, profile: type[Strict], error: ErrorDetails) -> Fa
     where = document.locate(path)
     kind, value = error["type"], error.get("input")
     if kind == "extra_forbidden":
-        known = [key for key in _keys_at(profile, path[:-1]) if key]
-        return Fault(where, "a known key is needed", _describe(path[-1]), did_you_mean(str(path[-1]), known))
+        cure = did_you_mean(str(path[-1]), _keys_at(profile, path[:-1]))
+        return Fault(where, "a known key is needed", _describe(path[-1]), cure)
     if kind == "missing":
         example = _example(profile, path)
         return Fault(where, "this key is needed", "nothing", f"add it{example}")

@@ -44,7 +44,7 @@ class TurnClass(Strict):
     slo: Slo | None = None
     tool_gap_s: Seconds | None = None
     """Mean pause between a turn's answer and the next turn."""
-    sources: Sources = {}
+    sources: Sources = Field(default_factory=dict)
 
 
 class MixPart(Strict):
@@ -64,7 +64,7 @@ class Mix(Strict):
     """Default model; absent = that of the first class."""
     mix: Annotated[list[MixPart], Field(min_length=1, max_length=64)]
     slo: Slo | None = None
-    sources: Sources = {}
+    sources: Sources = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

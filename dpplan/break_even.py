@@ -1,0 +1,155 @@
+"""S4: where the binding resource changes, by append length, context and hit rate.
+
+NIC and FLOP rates have a closed form (`NextLimit.enough_factor`); a workload's lengths enter bytes,
+FLOP, memory and batch at once, so their switch points are bracketed by doubling and bisected on
+the very limits that a plan uses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dpplan.errors import Infeasible
+from dpplan.limits import assemble_limits
+from dpplan.planner import Case
+from dpplan.profiles.library import Inputs, WeightedClass
+from dpplan.profiles.workload import TurnClass
+from dpplan.routes import RESOURCES
+from dpplan.strategies import bounds
+
+__all__ = ["QUANTITIES", "SwitchPoint", "switch_points"]
+
+_DOUBLINGS: Final = 12
+_BISECTIONS: Final = 26
+
+
+@dataclass(frozen=True)
+class SwitchPoint:
+    """A length or rate at which another resource starts to bind."""
+
+    strategy: str
+    quantity: str
+    now: float
+    """The plan's own value (weighted mean over the classes of a mix)."""
+    value: float
+    """Where the binding resources change."""
+    unit: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    """What binds beyond it; empty if decode becomes infeasible there."""
+
+
+def _scaled_append(turns: TurnClass, factor: float) -> TurnClass:
+    return turns.model_copy(update={"append_tokens": turns.append_tokens * factor})
+
+
+def _scaled_context(turns: TurnClass, factor: float) -> TurnClass:
+    return turns.model_copy(update={"context_tokens": turns.context_tokens * factor})
+
+
+def _scaled_miss(turns: TurnClass, factor: float) -> TurnClass:
+    """Miss rate times `factor` at the same prompt length."""
+    prompt = turns.context_tokens + turns.append_tokens
+    append = min(prompt, turns.append_tokens * factor)
+    return turns.model_copy(update={"append_tokens": append, "context_tokens": prompt - append})
+
+
+QUANTITIES: Final[dict[str, tuple[Callable[[TurnClass, float], TurnClass], str]]] = {
+    "append_tokens": (_scaled_append, "tokens"),
+    "context_tokens": (_scaled_context, "tokens"),
+    "hit_rate_fraction": (_scaled_miss, "fraction"),
+}
+
+
+def _measure(quantity: str, classes: tuple[WeightedClass, ...]) -> float:
+    context = sum(c.weight_fraction * c.turns.context_tokens for c in classes)
+    append = sum(c.weight_fraction * c.turns.append_tokens for c in classes)
+    if quantity == "hit_rate_fraction":
+        return context / (context + append)
+    return append if quantity == "append_tokens" else context
+
+
+def switch_points(
+    case: Case, strategies: tuple[str, ...] = ("prefill-only", "dual-path")
+) -> tuple[SwitchPoint, ...]:
+    """Nearest switch points of a plan below and above its own append, context and hit rate (S4).
+
+    Parameters
+    ----------
+    case : Case
+        From `planner.prepare`; its P:D is kept.
+    strategies : tuple of str
+        Which strategies to look at.
+
+    Returns
+    -------
+    tuple of SwitchPoint
+        Empty where nothing changes within a factor of 2**12.
+    """
+    found = []
+    for strategy in strategies:
+        for quantity, (scale, unit) in QUANTITIES.items():
+            for direction in (2.0, 0.5):
+                point = _nearest(case, strategy, quantity, scale, unit, direction)
+                if point is not None:
+                    found.append(point)
+    return tuple(found)
+
+
+def _binding(case: Case, strategy: str, classes: tuple[WeightedClass, ...]) -> tuple[str, ...]:
+    inputs: Inputs = dataclasses.replace(case.inputs, classes=classes)
+    try:
+        limits = assemble_limits(inputs, case.limits.counting, case.limits.unlimited)
+    except Infeasible:
+        return ()
+    capacity = limits.capacity(case.nodes.prefill_nodes, case.nodes.decode_nodes)
+    _, _, load = bounds(limits, strategy, capacity[None])
+    return tuple(RESOURCES[r] for r in np.flatnonzero(load[0] >= 1 - 1e-9))
+
+
+def _nearest(
+    case: Case,
+    strategy: str,
+    quantity: str,
+    scale: Callable[[TurnClass, float], TurnClass],
+    unit: str,
+    direction: float,
+) -> SwitchPoint | None:
+    def classes(factor: float) -> tuple[WeightedClass, ...]:
+        return tuple(
+            WeightedClass(scale(c.turns, factor), c.weight_fraction) for c in case.inputs.classes
+        )
+
+    before = _binding(case, strategy, classes(1.0))
+    here = 1.0
+    for _ in range(_DOUBLINGS):
+        there = here * direction
+        if _measure(quantity, classes(there)) == _measure(quantity, classes(here)):
+            return None
+        if _binding(case, strategy, classes(there)) != before:
+            break
+        here = there
+    else:
+        return None
+    for _ in range(_BISECTIONS):
+        middle = (here * there) ** 0.5
+        if _binding(case, strategy, classes(middle)) == before:
+            here = middle
+        else:
+            there = middle
+    # At the point itself both bind; a thousandth beyond it, what takes over.
+    after = _binding(case, strategy, classes(there * (1.001 if direction > 1 else 0.999)))
+    return SwitchPoint(
+        strategy=strategy,
+        quantity=quantity,
+        now=_measure(quantity, case.inputs.classes),
+        value=_measure(quantity, classes(there)),
+        unit=unit,
+        before=before,
+        after=after,
+    )

@@ -1,0 +1,172 @@
+"""One turn of a class: what it asks of this deployment, in bytes, FLOP, GPU-seconds and seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dpplan.demand import (
+    CacheLayout,
+    Counting,
+    PrefillFlop,
+    collective_bytes_per_token,
+    persisted_tokens,
+    prefill_flop,
+    sequence_bytes,
+)
+from dpplan.errors import Infeasible
+from dpplan.placement import DecodeRate, GpuRates, Weights, decode_rate
+from dpplan.profiles.model import Model
+from dpplan.profiles.workload import Slo, TurnClass
+from dpplan.sides import (
+    Side,
+    decode_demand_of,
+    expert_share_per_token,
+    latency_limits_s,
+    nvlink_domain_gpus,
+)
+
+__all__ = ["ClassDemand", "class_demand", "gpu_seconds"]
+
+
+@dataclass(frozen=True)
+class ClassDemand:
+    """What one turn of a class asks for, before any hardware is counted in nodes."""
+
+    name: str
+    weight_fraction: float
+    turns_per_session: float
+    context_tokens: float
+    append_tokens: float
+    output_tokens: float
+    session_tokens: float
+    tpot_s: float
+    ttft_s: float
+    hit_kv_bytes: float
+    fresh_kv_bytes: float
+    generated_kv_bytes: float
+    write_back_bytes: float
+    gemm_flop: float
+    attention_flop: float
+    index_flop: float
+    prefill_gpu_s: float
+    """GPU-seconds of prefill a turn takes."""
+    decode_gpu_s: float
+    """GPU-seconds of decode a turn takes, at the largest batch."""
+    prefill_collective_bytes: float
+    decode_collective_bytes: float
+    read_s: tuple[float, float]
+    """Unloaded time to read the hit KV through one node's storage NICs, prefill and decode side."""
+    prefill_s: float
+    """Unloaded prefill time on one engine."""
+    decode: DecodeRate
+
+    @property
+    def prefill_flop(self) -> float:
+        """All prefill FLOP of the turn."""
+        return self.gemm_flop + self.attention_flop + self.index_flop
+
+
+def gpu_seconds(flop: PrefillFlop, rates: GpuRates) -> float:
+    """GPU-seconds of a prefill: FLOP of each kernel over its usable rate (D2, C)."""
+    return float(
+        flop.gemm / rates.gemm_flop_per_s
+        + flop.attention / rates.attention_flop_per_s
+        + flop.index / rates.index_flop_per_s
+    )
+
+
+def class_demand(
+    turns: TurnClass,
+    weight_fraction: float,
+    model: Model,
+    layout: CacheLayout,
+    weights: Weights,
+    prefill: Side,
+    decode: Side,
+    slo: Slo | None,
+    counting: Counting,
+    infinite: frozenset[str],
+) -> ClassDemand:
+    """Amounts of one turn on this deployment (D1-D7).
+
+    Raises
+    ------
+    Infeasible
+        If not one sequence fits in decode HBM, or a lone one misses its TPOT limit.
+    """
+    architecture = model.architecture
+    growing_only = counting == "paper"
+
+    def cached(tokens: float) -> float:
+        return float(sequence_bytes(layout, tokens, growing_only=growing_only))
+
+    flop = prefill_flop(
+        architecture,
+        turns.context_tokens,
+        turns.append_tokens,
+        counting=counting,
+        active_parameters=model.active_parameters,
+    )
+    prefill_gpu_s = gpu_seconds(flop, prefill.rates)
+    tpot_s, ttft_s = latency_limits_s(turns, slo)
+    rate = decode_rate(
+        decode.engine,
+        decode.rates,
+        weights,
+        decode_demand_of(turns, model, layout),
+        expert_share_per_token=expert_share_per_token(model),
+        tpot_s=tpot_s,
+    )
+    if rate.batch < 1 and turns.output_tokens > 0 and "decode.gpu" not in infinite:
+        _refuse_batch(turns.name, rate, tpot_s)
+    hit = cached(turns.context_tokens)
+    persisted = persisted_tokens(turns.append_tokens, turns.output_tokens, turns.turns_per_session)
+    collectives = [
+        tokens
+        * collective_bytes_per_token(
+            architecture,
+            expert_domains=side.engine.domains(side.engine.ep, nvlink_domain_gpus(side.hardware)),
+            tensor_domains=side.engine.domains(side.engine.tp, nvlink_domain_gpus(side.hardware)),
+            dispatch_element_bytes=1.0 if model.compute_dtype in ("fp8", "fp4") else 2.0,
+        )
+        for tokens, side in ((turns.append_tokens, prefill), (turns.output_tokens, decode))
+    ]
+    busy = "decode.gpu" not in infinite and turns.output_tokens > 0
+    return ClassDemand(
+        name=turns.name,
+        weight_fraction=weight_fraction,
+        turns_per_session=turns.turns_per_session,
+        context_tokens=turns.context_tokens,
+        append_tokens=turns.append_tokens,
+        output_tokens=turns.output_tokens,
+        session_tokens=turns.session_tokens,
+        tpot_s=tpot_s,
+        ttft_s=ttft_s,
+        hit_kv_bytes=hit,
+        fresh_kv_bytes=cached(turns.append_tokens),
+        generated_kv_bytes=cached(turns.output_tokens),
+        write_back_bytes=cached(float(persisted)),
+        gemm_flop=float(flop.gemm),
+        attention_flop=float(flop.attention),
+        index_flop=float(flop.index),
+        prefill_gpu_s=prefill_gpu_s,
+        decode_gpu_s=turns.output_tokens * decode.engine.gpus / rate.tokens_per_s if busy else 0.0,
+        prefill_collective_bytes=collectives[0],
+        decode_collective_bytes=collectives[1],
+        read_s=(hit / prefill.node.storage_nic_read, hit / decode.node.storage_nic_read),
+        prefill_s=prefill_gpu_s / prefill.engine.gpus,
+        decode=rate,
+    )
+
+
+def _refuse_batch(name: str, rate: DecodeRate, tpot_s: float) -> None:
+    if rate.batch_by_tpot < 1:
+        raise Infeasible(
+            f"decode of {name} cannot meet TPOT {tpot_s * 1e3:g} ms: a lone sequence's step takes "
+            f"{rate.unloaded_step_s * 1e3:.3g} ms on this engine",
+            ["decode.gpu", "slo.tpot"],
+        )
+    raise Infeasible(
+        f"HBM left after weights holds {rate.batch_by_hbm:.2g} sequences of {name}: not one fits",
+        ["decode.hbm"],
+    )
