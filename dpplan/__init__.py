@@ -14,17 +14,21 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dpplan.errors import BadInput, DpplanError, Infeasible, UncertifiedAnswer
+    from dpplan.fleet import FleetPlan, optimize_pools, size
     from dpplan.planner import optimize
     from dpplan.result import Plan
 
 __all__ = [
     "BadInput",
     "DpplanError",
+    "FleetPlan",
     "Infeasible",
     "Plan",
     "UncertifiedAnswer",
     "__version__",
     "optimize",
+    "optimize_pools",
+    "size",
 ]
 
 # Resolved on first use, so that `dpplan --help` pays for none of numpy, pydantic and the solver.
@@ -33,8 +37,11 @@ _HOMES = {
     "DpplanError": "dpplan.errors",
     "Infeasible": "dpplan.errors",
     "UncertifiedAnswer": "dpplan.errors",
+    "FleetPlan": "dpplan.fleet",
     "Plan": "dpplan.result",
     "optimize": "dpplan.planner",
+    "optimize_pools": "dpplan.fleet",
+    "size": "dpplan.fleet",
 }
 
 

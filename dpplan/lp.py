@@ -299,6 +299,8 @@ def minimise_cost(
     cost_per_engine: npt.ArrayLike,
     turns_per_s: float,
     weights: npt.ArrayLike = (1.0,),
+    *,
+    names: Sequence[str] | None = None,
 ) -> Fleet:
     """Cheapest whole engines that sustain a throughput (L): integer counts, continuous flows.
 
@@ -320,6 +322,8 @@ def minimise_cost(
         lambda, the throughput to sustain.
     weights : array_like
         Share of each class in all turns.
+    names : sequence of str, optional
+        Resource names for messages.
 
     Returns
     -------
@@ -361,10 +365,13 @@ def minimise_cost(
     relaxed, _ = build("Continuous")
     status = _solve(relaxed, "highs")
     if status != "Optimal":
-        fixed = [
-            r for r, pool in enumerate(pool_of_resource) if pool is None and load[..., r].any()
-        ]
-        raise Infeasible("the demand exceeds what doesn't grow with nodes", [str(r) for r in fixed])
+        fixed = [r for r, pool in enumerate(pool_of_resource) if pool is None]
+        least = turns_per_s * np.tensordot(share, load.min(axis=1), axes=1)
+        clash = [names[r] if names else str(r) for r in fixed if least[r] > 1]
+        raise Infeasible(
+            f"{turns_per_s:.6g} turns/s exceed what doesn't grow with nodes: {', '.join(clash)}",
+            clash,
+        )
     bound = float(pulp.value(relaxed.objective))
     whole, counts = build("Integer")
     if _solve(whole, "highs") != "Optimal":

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from dpplan.advice import advise
 from dpplan.assumptions import assumptions, warnings
 from dpplan.bottleneck_free import BottleneckFreeRange, bottleneck_free_range
 from dpplan.demand import Counting
@@ -176,6 +177,7 @@ def plan_case(case: Case) -> Plan:
         bottleneck_free=_bottleneck_free(case),
         node_options=nodes.options,
         assumptions=assumptions(inputs, limits),
+        advice=advise(inputs, limits, p, d, strategies["dual-path"]),
         warnings=warnings(inputs, limits),
         cost_usd_per_h=None if None in costs else p * (costs[0] or 0) + d * (costs[1] or 0),
     )

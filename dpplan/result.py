@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STRATEGIES",
+    "Advice",
     "BottleneckFree",
     "Demand",
     "EngineSummary",
@@ -75,6 +76,17 @@ class NextLimit:
     bottlenecks: tuple[str, ...]
     enough_factor: float | None
     """Factor on the lifted capacity that already reaches that bound."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A rearrangement of the same nodes that raises the dual-path bound."""
+
+    text: str
+    option: str
+    """Command-line option that makes it."""
+    turns_per_s: float
+    gain_fraction: float
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,8 @@ class Plan:
     node_options: tuple[NodeOption, ...]
     """All P:D of the node count; empty where both counts were given."""
     assumptions: tuple[str, ...]
+    advice: tuple[Advice, ...] = ()
+    """Better uses of the same nodes."""
     warnings: tuple[str, ...] = ()
     cost_usd_per_h: float | None = None
 
@@ -189,6 +203,7 @@ class Plan:
             "bottleneck_free": _plain(self.bottleneck_free),
             "nodes": [_plain(option) for option in self.node_options],
             "cost_usd_per_h": self.cost_usd_per_h,
+            "advice": [_plain(item) for item in self.advice],
             "assumptions": list(self.assumptions),
             "warnings": list(self.warnings),
         }

@@ -30,7 +30,7 @@ def plain(text: object) -> str:
     >>> plain("a\\x1b[31mb\\nc")
     'a[31mb c'
     """
-    flat = " ".join(str(text).split())
+    flat = "".join(" " if c.isspace() else c for c in str(text))
     # Cc: escape sequences; Cf: text that runs backwards; Cs, Co: what no font shows.
     return "".join(c for c in flat if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
 
@@ -142,13 +142,6 @@ def resources(names: Sequence[str]) -> str:
         noun = _NOUNS.get(kind, kind)
         phrases.append(f"{prefix} {noun}" if prefix else noun)
     return join(phrases)
-
-
-def is_one(names: Sequence[str]) -> bool:
-    """Whether the verb after `resources(names)` is in the singular."""
-    return len(names) == 1 and names[0].partition(".")[2] in SINGULAR or (
-        len(names) == 1 and names[0] in SINGULAR
-    )
 
 
 def join(parts: Sequence[str]) -> str:

@@ -1,0 +1,137 @@
+"""The sentences of a plan's report."""
+
+from __future__ import annotations
+
+from dpplan.report.words import SINGULAR, join, number, percent, resource, resources, times
+from dpplan.result import NextLimit, Plan, StrategyResult
+
+__all__ = ["binding_sentence", "cluster", "headline", "range_sentence", "remedies", "split_sentence"]
+
+_ALSO_SHOWN = 3
+
+_CURES = {
+    "storage_nic_read": "more storage NICs, or more {side} nodes",
+    "storage_nic_write": "more storage NICs, or more {side} nodes",
+    "compute_nic_read": "more or faster compute NICs, or more {side} nodes",
+    "compute_nic_write": "more or faster compute NICs, or more {side} nodes",
+    "dram": "faster DRAM, or more {side} nodes",
+    "hbm": "GPUs with more HBM, larger engine groups, or more {side} nodes",
+    "kv_buffer": "a larger dram.kv_buffer_bytes, or more {side} nodes",
+    "storage_backend_read": "a faster storage backend; more nodes don't help",
+    "storage_backend_write": "a faster storage backend; more nodes don't help",
+}
+
+
+def cluster(plan: Plan) -> str:
+    """Node counts and types: "2P4D h800"."""
+    counts = f"{plan.prefill_nodes}P{plan.decode_nodes}D"
+    if plan.prefill_hardware == plan.decode_hardware:
+        return f"{counts} {plan.hardware}"
+    return f"{counts} ({plan.prefill_hardware} prefill, {plan.decode_hardware} decode)"
+
+
+def headline(plan: Plan) -> str:
+    """The one sentence: what, where, how much, against what, why not more."""
+    dual = plan["dual-path"]
+    counting = ", paper counting" if plan.counting == "paper" else ""
+    subject = f"{plan.model} on {cluster(plan)}, {plan.workload}{counting}"
+    if dual.turns_per_s is None:
+        return f"{subject}: nothing limits it"
+    gain = f", {times(plan.speedup)} prefill-only" if plan.speedup is not None else ""
+    binds = f"{resources(dual.bottlenecks)} {_verb(dual.bottlenecks, 'bind', 'binds')}"
+    return f"{subject}: {number(dual.turns_per_s)} turns/s{gain}; {binds}"
+
+
+def binding_sentence(result: StrategyResult) -> str:
+    """What is full, and how far the next ones are."""
+    if result.turns_per_s is None:
+        return f"{result.name}: nothing binds, so there is no bound."
+    full = f"{resources(result.bottlenecks)} {_verb(result.bottlenecks, 'are', 'is')} full"
+    rest = sorted(
+        ((use, name) for name, use in result.utilisation.items() if name not in result.bottlenecks and use >= 0.01),
+        reverse=True,
+    )
+    groups: dict[str, list[str]] = {}
+    for use, name in rest:
+        groups.setdefault(percent(use), []).append(name)
+    shown = [f"{resources(names)} at {share}" for share, names in list(groups.items())[:_ALSO_SHOWN]]
+    return f"{result.name}: {full}" + (f"; {join(shown)}." if shown else "; nothing else is used by 1 %.")
+
+
+def split_sentence(plan: Plan) -> str:
+    """Where the hit KV is read, and whether another split would do as well."""
+    dual = plan["dual-path"]
+    share = dual.decode_read_fraction
+    if share is None or dual.turns_per_s is None:
+        return "Split: any split will do, nothing binds."
+    said = f"Split: read {_precise(share)} of the hit KV on the decode side"
+    low, high = dual.decode_read_fraction_min, dual.decode_read_fraction_max
+    if low is None or high is None:
+        return f"{said} (of a mix: one of the best splits)."
+    if high - low <= 1e-9:
+        return f"{said}; no other split reaches this bound."
+    span = f"{_precise(low)} to {_precise(high)}"
+    return f"{said}; any share from {span} reaches the same bound, this one loads the rest most evenly."
+
+
+def range_sentence(plan: Plan) -> str:
+    """The bottleneck-free range and where the plan stands in it."""
+    span = plan.bottleneck_free
+    low, high = span.p_over_d_min, span.p_over_d_max
+    if low is None:
+        said = "There is no range: one term has no limit at all."
+    elif high is None:
+        said = f"P/D from {number(low)} up."
+    elif low > high or high <= 0:
+        said = f"The range is empty: P/D at least {number(low)} and at most {number(high)}."
+    else:
+        said = f"P/D from {number(low)} to {number(high)}."
+    here = f"This plan stands at {number(span.p_over_d)}: {span.reason}."
+    return f"{said} {here}"
+
+
+def remedies(plan: Plan) -> tuple[str, ...]:
+    """For each bottleneck: how much more of it helps, how far, and how to get it."""
+    dual = plan["dual-path"]
+    return tuple(_remedy(plan, dual, item) for item in dual.next_limits)
+
+
+def _remedy(plan: Plan, dual: StrategyResult, item: NextLimit) -> str:
+    lifted = item.lifted.split(" + ")
+    what = resources(lifted)
+    together = " together" if len(lifted) > 1 else ""
+    cures = dict.fromkeys(_cure(plan, name) for name in lifted)
+    cure = f" Get it by: {'; '.join(cures)}." if len(lifted) == 1 else ""
+    if item.turns_per_s is None or item.gain_fraction is None:
+        return f"{what}{together}: without limit there, nothing binds any more.{cure}"
+    if item.gain_fraction < 5e-4:
+        return f"{what}{together}: more gains nothing, {_next(item)} already."
+    reach = f"gives up to {number(item.turns_per_s)} turns/s (+{percent(item.gain_fraction)})"
+    factor = f"{times(item.enough_factor)} as much" if item.enough_factor is not None else "more"
+    return f"{what}{together}: {factor} {reach}, then {_next(item)}.{cure}"
+
+
+def _next(item: NextLimit) -> str:
+    if not item.bottlenecks:
+        return "nothing binds"
+    return f"{resources(item.bottlenecks)} {_verb(item.bottlenecks, 'bind', 'binds')}"
+
+
+def _cure(plan: Plan, name: str) -> str:
+    side, dot, kind = name.partition(".")
+    if kind == "gpu" and side == "prefill":
+        return "more prefill nodes, faster GPUs, or shorter appends"
+    if kind == "gpu":
+        by = plan.decode_engine.batch_limit
+        batch = {"hbm": ", more HBM for larger batches", "tpot": ", a looser TPOT for larger batches"}
+        return f"more decode nodes, faster GPUs{batch.get(by or '', '')}, or shorter outputs"
+    return _CURES.get(kind if dot else name, f"more {resource(name)}").format(side=side)
+
+
+def _verb(names: tuple[str, ...], plural: str, singular: str) -> str:
+    one = len(names) == 1 and names[0].rpartition(".")[2] in SINGULAR
+    return singular if one else plural
+
+
+def _precise(fraction: float) -> str:
+    return f"{fraction * 100:.1f} %" if 0 < fraction < 1 else f"{fraction * 100:.0f} %"
