@@ -17,7 +17,7 @@ __all__ = ["Split", "best_split", "elasticity_range", "loads"]
 
 Array = npt.NDArray[np.float64]
 
-_CHUNK = 1 << 14
+_CHUNK = 1 << 13
 _FLAT = 1e-13
 """Two loads closer than this, relative, are the same load."""
 _KINK = 1e-9
@@ -81,96 +81,121 @@ def best_split(
     >>> float(s.second_route_fraction), float(s.turns_per_s)
     (0.5, 100000000000.0)
     """
-    start = loads(first_route_use, capacity)
-    end = loads(second_route_use, capacity)
-    start, end = np.broadcast_arrays(start, end)
-    shape, rows = start.shape[:-1], start.shape[-1]
-    flat_start = np.ascontiguousarray(start.reshape(-1, rows))
-    flat_end = np.ascontiguousarray(end.reshape(-1, rows))
-    count = flat_start.shape[0]
-    out = [np.empty(count) for _ in range(4)]
-    for first in range(0, count, _CHUNK):
-        part = slice(first, min(first + _CHUNK, count))
-        for target, value in zip(out, _solve(flat_start[part], flat_end[part]), strict=True):
-            target[part] = value
-    x, bound, low, high = (values.reshape(shape) for values in out)
+    first, second, limit = np.broadcast_arrays(
+        *(np.asarray(a, dtype=float) for a in (first_route_use, second_route_use, capacity))
+    )
+    shape, rows = first.shape[:-1], first.shape[-1]
+    # Resources outermost: every step below then runs along long rows of scenarios.
+    first, second, limit = (a.reshape(-1, rows).T for a in (first, second, limit))
+    count = first.shape[1]
+    out = np.empty((4, count))
+    for at in range(0, count, _CHUNK):
+        part = slice(at, min(at + _CHUNK, count))
+        start, end = first[:, part] / limit[:, part], second[:, part] / limit[:, part]
+        out[:, part] = _solve(start, end)
+    x, bound, low, high = out.reshape(4, *shape)
     return Split(x, bound, low, high)
 
 
 def _solve(start: Array, end: Array) -> tuple[Array, Array, Array, Array]:
-    slope = end - start
-    flat = np.abs(slope) <= _FLAT * np.maximum(start, end)
-    level = np.where(flat, np.maximum(start, end), 0.0).max(axis=1)
+    """x, bound, lowest and highest x of a chunk; `start` and `end` of shape (lines, scenarios)."""
+    largest = np.maximum(start, end)
+    flat = np.abs(end - start) <= _FLAT * largest
+    # Most resources are flat in every scenario (what the route doesn't touch): out of the search.
+    level = largest[flat.all(axis=1)].max(axis=0, initial=0.0)
+    some = ~flat.all(axis=1)
+    start, end, flat = start[some], end[some], flat[some]
+    if flat.any():
+        level = np.maximum(level, np.where(flat, largest[some], 0.0).max(axis=0, initial=0.0))
+        start, end = np.where(flat, 0.0, start), np.where(flat, 0.0, end)
 
     # The sloped lines' own lowest crossing; a flat line above it makes an interval of best x.
-    x_cross, value_cross = _lowest(np.where(flat, -np.inf, start), np.where(flat, -np.inf, end))
-    peak = np.maximum(level, value_cross)
-    wide = level > value_cross * (1 + _FLAT)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = (peak[:, None] - start) / slope
-    upper = np.where(~flat & (slope > 0), reach, np.inf).min(axis=1)
-    lower = np.where(~flat & (slope < 0), reach, -np.inf).max(axis=1)
-    low = np.where(wide, np.clip(lower, 0.0, 1.0), x_cross)
-    high = np.where(wide, np.clip(upper, 0.0, 1.0), x_cross)
-    has_slope = (~flat).any(axis=1)
-    low = np.where(has_slope, low, 0.0)
-    high = np.where(has_slope, high, 1.0)
-    x = np.where(has_slope, np.clip(x_cross, low, high), 0.0)
+    x, crossing = _lowest(start, end)
+    peak = np.maximum(level, crossing)
+    low, high = x.copy(), x.copy()
+    wide = np.flatnonzero(level > crossing * (1 + _FLAT))
+    if wide.size:
+        rise = (end - start)[:, wide]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reach = (peak[wide] - start[:, wide]) / rise
+        upper = np.where(rise > 0, reach, 1.0).min(axis=0, initial=1.0)
+        lower = np.where(rise < 0, reach, 0.0).max(axis=0, initial=0.0)
+        low[wide], high[wide] = np.minimum(lower, x[wide]), np.maximum(upper, x[wide])
     with np.errstate(divide="ignore"):
         bound = np.where(peak > 0, 1.0 / peak, np.inf)
     return x, bound, low, high
 
 
 def _lowest(start: Array, end: Array) -> tuple[Array, Array]:
-    """Argmin and min over x in [0, 1] of max_r start*(1-x) + end*x, exactly, one problem a row.
+    """argmin and min over x in [0, 1] of max_r start*(1-x) + end*x, exactly, one problem a column.
 
     The falling line highest at the left end and the rising line highest at the right end cross at
     a lower estimate of the minimum; whichever line stands above there replaces its fellow. Every
     round replaces a line by a different one, so it ends after at most as many rounds as lines.
     Heights are weighed sums of the ends, never start + slope*x, which would cancel near x = 1.
     """
-    count, lines = start.shape
-    rows = np.arange(count)
+    lines, count = start.shape
+    x, value = np.zeros(count), np.zeros(count)
+    if not lines:
+        return x, value
     # Of lines equal at an end, the one that stays highest inside decides.
     left = _highest(start, end)
-    right = _highest(end, start)
-    rises_at_left = end[rows, left] >= start[rows, left]
-    falls_at_right = end[rows, right] <= start[rows, right]
-    x = np.where(rises_at_left, 0.0, 1.0)
-    value = np.where(rises_at_left, start[rows, left], end[rows, right])
+    right = _highest(end, start)[::-1]
+    rises_at_left = left[1] >= left[0]
+    falls_at_right = right[1] <= right[0]
+    np.copyto(x, 1.0, where=falls_at_right & ~rises_at_left)
+    np.copyto(value, np.where(rises_at_left, left[0], right[1]))
     active = np.flatnonzero(~rises_at_left & ~falls_at_right)
     for _ in range(lines + 1):
         if not active.size:
             break
-        falling, rising = left[active], right[active]
-        above_left = start[active, falling] - start[active, rising]
-        above_right = end[active, rising] - end[active, falling]
+        if active.size < start.shape[1]:
+            start, end = start[:, active], end[:, active]
+            left, right = left[:, active], right[:, active]
+        above_left, above_right = left[0] - right[0], right[1] - left[1]
         first = above_right / (above_left + above_right)
         second = above_left / (above_left + above_right)
-        with np.errstate(invalid="ignore"):
-            heights = start[active] * first[:, None] + end[active] * second[:, None]
-        heights[np.isnan(heights)] = -np.inf
-        estimate = heights[np.arange(active.size), falling]
-        top = heights.argmax(axis=1)
-        above = heights[np.arange(active.size), top]
-        x[active], value[active] = second, above
-        improved = above > estimate * (1 + _FLAT)
-        falls = end[active, top] < start[active, top]
-        left[active[improved & falls]] = top[improved & falls]
-        right[active[improved & ~falls]] = top[improved & ~falls]
-        active = active[improved]
+        estimate = left[0] * first + left[1] * second
+        height, top = _top(start, end, first, second)
+        x[active], value[active] = second, height
+        improved = height > estimate * (1 + _FLAT)
+        falls = top[1] < top[0]
+        np.copyto(left, top, where=improved & falls)
+        np.copyto(right, top, where=improved & ~falls)
+        keep = np.flatnonzero(improved)
+        # What is left of this chunk's columns, and where they stand in the whole.
+        start, end, left, right = start[:, keep], end[:, keep], left[:, keep], right[:, keep]
+        active = active[keep]
     return x, value
 
 
-def _highest(here: Array, there: Array) -> npt.NDArray[np.intp]:
-    """Index of the highest line at one end; of equals, the one highest at the other end."""
-    chosen: npt.NDArray[np.intp] = here.argmax(axis=1)
-    tie = here == here[np.arange(len(here)), chosen][:, None]
-    several = np.flatnonzero(tie.sum(axis=1) > 1)
-    if several.size:
-        ranked = np.where(tie[several], there[several], -np.inf)
-        chosen[several] = ranked.argmax(axis=1)
-    return chosen
+def _top(start: Array, end: Array, first: Array, second: Array) -> tuple[Array, Array]:
+    """Height of the highest line at weights (first, second), and its two ends, (2, scenarios)."""
+    height = np.full(first.shape, -np.inf)
+    top = np.zeros((2, *first.shape))
+    here, other = np.empty_like(first), np.empty_like(first)
+    for line_start, line_end in zip(start, end, strict=True):
+        np.multiply(line_start, first, out=here)
+        np.multiply(line_end, second, out=other)
+        here += other
+        above = here > height
+        np.copyto(height, here, where=above)
+        np.copyto(top[0], line_start, where=above)
+        np.copyto(top[1], line_end, where=above)
+    return height, top
+
+
+def _highest(here: Array, there: Array) -> Array:
+    """Ends (here, there) of the highest line at one end; of equals, the highest at the other."""
+    best = np.array([here[0], there[0]])
+    for line_here, line_there in zip(here[1:], there[1:], strict=True):
+        above = line_here > best[0]
+        tied = line_here == best[0]
+        tied &= line_there > best[1]
+        above |= tied
+        np.copyto(best[0], line_here, where=above)
+        np.copyto(best[1], line_there, where=above)
+    return best
 
 
 def elasticity_range(
