@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from dpplan.errors import Infeasible
-from dpplan.limits import assemble_limits
+from dpplan.limits import Deployment
 from dpplan.planner import Case
 from dpplan.profiles.library import Inputs, WeightedClass
 from dpplan.profiles.workload import TurnClass
@@ -103,11 +103,12 @@ def switch_points(
 
 def _binding(case: Case, strategy: str, classes: tuple[WeightedClass, ...]) -> tuple[str, ...]:
     inputs: Inputs = dataclasses.replace(case.inputs, classes=classes)
+    p, d = case.nodes.prefill_nodes, case.nodes.decode_nodes
     try:
-        limits = assemble_limits(inputs, case.limits.counting, case.limits.unlimited)
+        limits = Deployment(inputs, case.limits.counting, case.limits.unlimited).at(p, d)
     except Infeasible:
         return ()
-    capacity = limits.capacity(case.nodes.prefill_nodes, case.nodes.decode_nodes)
+    capacity = limits.capacity(p, d)
     _, _, load = bounds(limits, strategy, capacity[None])
     return tuple(RESOURCES[r] for r in np.flatnonzero(load[0] >= 1 - 1e-9))
 

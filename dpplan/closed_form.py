@@ -113,7 +113,7 @@ def _solve(start: Array, end: Array) -> tuple[Array, Array, Array, Array]:
     x, crossing = _lowest(start, end)
     peak = np.maximum(level, crossing)
     low, high = x.copy(), x.copy()
-    wide = np.flatnonzero(level > crossing * (1 + _FLAT))
+    wide = np.flatnonzero((level > crossing * (1 + _FLAT)) | (peak == 0))
     if wide.size:
         rise = (end - start)[:, wide]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -127,7 +127,7 @@ def _solve(start: Array, end: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def _lowest(start: Array, end: Array) -> tuple[Array, Array]:
-    """argmin and min over x in [0, 1] of max_r start*(1-x) + end*x, exactly, one problem a column.
+    """Argmin and min over x in [0, 1] of max_r start*(1-x) + end*x, exactly, one problem a column.
 
     The falling line highest at the left end and the rising line highest at the right end cross at
     a lower estimate of the minimum; whichever line stands above there replaces its fellow. Every

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.demand import Counting
+from dpplan.engines import SideOptions
 from dpplan.errors import BadInput, Fault, Infeasible
-from dpplan.limits import Limits, Side, assemble_limits
+from dpplan.limits import Deployment, Limits, Side
 from dpplan.lp import LpAnswer, maximise_turns, minimise_cost
+from dpplan.placement import MAX_ENGINE_NODES
 from dpplan.profiles.library import Inputs, load_inputs
 from dpplan.routes import RESOURCES, ROUTES
 
@@ -131,9 +133,7 @@ def optimize_pools(
     >>> abs(fleet.turns_per_s / plan["dual-path"].turns_per_s - 1) < 1e-9
     True
     """
-    pools = _assemble(
-        workload, list(prefill), list(decode), model, strategy, traffic, unlimited, settings
-    )
+    pools = _assemble(workload, prefill, decode, model, strategy, traffic, unlimited, settings)
     counts = [*prefill.values(), *decode.values()]
     engines = []
     for (side, built), nodes in zip(pools.sides, counts, strict=True):
@@ -161,7 +161,7 @@ def size(
     unlimited: Collection[str] = (),
     settings: Sequence[str] | Mapping[str, object] = (),
 ) -> FleetPlan:
-    """Cheapest whole engines, of any of the node types given, that sustain a demand (L).
+    """Cheapest whole engines, of any size and node type given, that sustain a demand (L).
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def size(
     >>> fleet = size("agentic", prefill_hardware=["h800"], decode_hardware=["h800"],
     ...     turns_per_s=100)
     >>> [(pool.side, pool.nodes) for pool in fleet.pools], fleet.cost_unit
-    ([('prefill', 2), ('decode', 6)], 'nodes')
+    ([('prefill', 2), ('decode', 4)], 'nodes')
     """
     given = [rate for rate in (turns_per_s, sessions_per_s) if rate is not None]
     if len(given) != 1 or not (math.isfinite(given[0]) and given[0] > 0):
@@ -197,8 +197,8 @@ def size(
         raise BadInput(Fault("demand", needed, got))
     pools = _assemble(
         workload,
-        list(dict.fromkeys(prefill_hardware)),
-        list(dict.fromkeys(decode_hardware)),
+        dict.fromkeys(prefill_hardware),
+        dict.fromkeys(decode_hardware),
         model,
         strategy,
         traffic,
@@ -227,77 +227,116 @@ def _sessions_per_turn(pools: _Pools) -> float:
 
 def _assemble(
     workload: str,
-    prefill: list[str],
-    decode: list[str],
+    prefill: Mapping[str, int | None],
+    decode: Mapping[str, int | None],
     model: str | None,
     strategy: str,
     traffic: Counting,
     unlimited: Collection[str],
     settings: Sequence[str] | Mapping[str, object],
 ) -> _Pools:
+    """The LP of pools; a node type without a count becomes one pool per engine size."""
     if strategy not in ("dual-path", "prefill-only"):
         needed = "dual-path or prefill-only is needed"
         raise BadInput(Fault("strategy", needed, repr(strategy)))
     if not prefill or not decode:
         raise BadInput(Fault("pools", "at least one node type a side is needed", "none"))
-    routes = range(1 if strategy == "prefill-only" else len(ROUTES))
-    pairs: dict[tuple[int, int], Limits] = {}
-    inputs: Inputs | None = None
-    for i, first in enumerate(prefill):
-        for j, second in enumerate(decode):
-            inputs = load_inputs(
+    deployments = {
+        (first, second): Deployment(
+            load_inputs(
                 hardware=None,
                 prefill_hardware=first,
                 decode_hardware=second,
                 workload=workload,
                 model=model,
                 settings=settings,
-            )
-            pairs[i, j] = assemble_limits(inputs, traffic, unlimited)
-    assert inputs is not None
-    sides = [("prefill", pairs[i, 0].prefill) for i in range(len(prefill))]
-    sides += [("decode", pairs[0, j].decode) for j in range(len(decode))]
-    rows: list[str] = []
-    pool_of_row: list[int | None] = []
-    per_engine: list[float] = []
-    source: list[tuple[int | None, int]] = []
-    several = {"prefill": len(prefill) > 1, "decode": len(decode) > 1}
-    for pool, (side, built) in enumerate(sides):
-        node = pairs[pool, 0].per_prefill_node if side == "prefill" else None
-        if node is None:
-            node = pairs[0, pool - len(prefill)].per_decode_node
-        for r, name in enumerate(RESOURCES):
-            if name.startswith(side):
-                label = name.replace(side, f"{side}[{built.hardware.name}]", 1)
-                rows.append(label if several[side] else name)
-                pool_of_row.append(pool)
-                per_engine.append(float(node[r]) * built.group_nodes)
-                source.append((pool, r))
-    cluster = np.min([limits.per_cluster for limits in pairs.values()], axis=0)
-    for r, name in enumerate(RESOURCES):
-        if name.startswith("storage_backend"):
-            rows.append(name)
-            pool_of_row.append(None)
-            per_engine.append(float(cluster[r]))
-            source.append((None, r))
+            ),
+            traffic,
+            unlimited,
+        )
+        for first in prefill
+        for second in decode
+    }
+    one_prefill, one_decode = next(iter(deployments))
+    left = [
+        (name, side)
+        for name, nodes in prefill.items()
+        for side in _engines(deployments[name, one_decode].prefill, nodes)
+    ]
+    right = [
+        (name, side)
+        for name, nodes in decode.items()
+        for side in _engines(deployments[one_prefill, name].decode, nodes)
+    ]
+    pairs = {
+        (i, j): deployments[first, second].with_sides(side_p, side_d)
+        for i, (first, side_p) in enumerate(left)
+        for j, (second, side_d) in enumerate(right)
+    }
+    routes = range(1 if strategy == "prefill-only" else len(ROUTES))
     ways = tuple((i, j, route) for (i, j) in pairs for route in routes)
+    sides = [("prefill", side) for _, side in left] + [("decode", side) for _, side in right]
+    rows = _rows(sides, pairs, len(left))
     first_limits = pairs[0, 0]
     use = np.zeros((len(first_limits.classes), len(ways), len(rows)))
     for w, (i, j, route) in enumerate(ways):
-        for row, (owner, r) in enumerate(source):
-            if owner in (None, i, len(prefill) + j):
-                use[:, w, row] = pairs[i, j].use[:, route, r]
+        for number, row in enumerate(rows):
+            if row.pool in (None, i, len(left) + j):
+                use[:, w, number] = pairs[i, j].use[:, route, row.resource]
     return _Pools(
-        inputs=inputs,
+        inputs=deployments[one_prefill, one_decode].inputs,
         sides=tuple(sides),
-        rows=tuple(rows),
-        pool_of_row=tuple(pool_of_row),
+        rows=tuple(row.name for row in rows),
+        pool_of_row=tuple(row.pool for row in rows),
         use=use,
-        per_engine=np.array(per_engine),
+        per_engine=np.array([row.per_engine for row in rows]),
         ways=ways,
         hit_kv_bytes=np.array([c.hit_kv_bytes for c in first_limits.classes]),
         weights=np.array([c.weight_fraction for c in first_limits.classes]),
     )
+
+
+def _engines(options: SideOptions, nodes: int | None) -> list[Side]:
+    """The side on `nodes` nodes; without a count, its engines of 1, 2, 4, ... smallest groups."""
+    if nodes is not None:
+        return [options.at(nodes)]
+    unit = options.menu.smallest().nodes
+    sizes = [unit * 2**n for n in range(6) if unit * 2**n <= MAX_ENGINE_NODES]
+    found = [engine for size in sizes if (engine := options.menu.best_of_size(size)) is not None]
+    return [options.with_engine(engine) for engine in found]
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    pool: int | None
+    resource: int
+    per_engine: float
+
+
+def _rows(
+    sides: Sequence[tuple[str, Side]], pairs: Mapping[tuple[int, int], Limits], prefill_pools: int
+) -> list[_Row]:
+    """Every pool's own rows of the traffic table, and those of the storage backend once."""
+    rows = []
+    several = {name: sum(side == name for side, _ in sides) > 1 for name in ("prefill", "decode")}
+    for pool, (side, built) in enumerate(sides):
+        is_prefill = side == "prefill"
+        limits = pairs[pool, 0] if is_prefill else pairs[0, pool - prefill_pools]
+        node = limits.per_prefill_node if is_prefill else limits.per_decode_node
+        label = f"{side}[{built.hardware.name} x{built.group_nodes}]" if several[side] else side
+        rows += [
+            _Row(name.replace(side, label, 1), pool, r, float(node[r]) * built.group_nodes)
+            for r, name in enumerate(RESOURCES)
+            if name.startswith(side)
+        ]
+    cluster = np.min([limits.per_cluster for limits in pairs.values()], axis=0)
+    rows += [
+        _Row(name, None, r, float(cluster[r]))
+        for r, name in enumerate(RESOURCES)
+        if name.startswith("storage_backend")
+    ]
+    return rows
 
 
 def _grown(pools: _Pools, engines: Sequence[int]) -> Array:
@@ -354,6 +393,7 @@ def _fleet_plan(
             for (side, built), count, turns, price in zip(
                 pools.sides, engines, served, cost, strict=True
             )
+            if count
         ),
         turns_per_s=answer.turns_per_s if bounded else None,
         sessions_per_s=answer.turns_per_s * _sessions_per_turn(pools) if bounded else None,

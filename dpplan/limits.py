@@ -15,13 +15,14 @@ import numpy.typing as npt
 
 from dpplan.capacity import effective
 from dpplan.demand import CacheLayout, Counting, cache_layout, prefill_flop
-from dpplan.placement import Weights
+from dpplan.engines import side_options
+from dpplan.placement import Engine, Weights
 from dpplan.profiles.library import Inputs
 from dpplan.routes import FLOWS, RESOURCES, ROUTES, resource_index, traffic_table
-from dpplan.sides import Side, build_side, weights_of
+from dpplan.sides import Side, weights_of
 from dpplan.turns import ClassDemand, class_demand, gpu_seconds
 
-__all__ = ["ClassDemand", "Limits", "Side", "assemble_limits"]
+__all__ = ["ClassDemand", "Deployment", "Limits", "Side", "assemble_limits"]
 
 Array = npt.NDArray[np.float64]
 
@@ -61,8 +62,8 @@ class Limits:
         return np.asarray(p * self.per_prefill_node + d * self.per_decode_node + self.per_cluster)
 
 
-def assemble_limits(inputs: Inputs, counting: Counting, unlimited: Collection[str] = ()) -> Limits:
-    """Work out use and capacity of a plan (D, C, T).
+class Deployment:
+    """A model on node types, before node counts: limits for any P:D, worked out once each.
 
     Parameters
     ----------
@@ -72,33 +73,68 @@ def assemble_limits(inputs: Inputs, counting: Counting, unlimited: Collection[st
         All traffic with efficiencies and headroom, or hit KV only at peaks.
     unlimited : collection of str
         Resources treated as infinite; `X.hbm` also lifts the rule that weights must fit.
-
-    Returns
-    -------
-    Limits
-
-    Raises
-    ------
-    Infeasible
-        If no engine holds the model, or TPOT cannot be met even by a lone sequence.
     """
-    model = inputs.model
-    infinite = frozenset(unlimited)
-    layout = cache_layout(
-        model.architecture,
-        model.kv_element_bytes,
-        model.index_element_bytes,
-        model.state_element_bytes,
+
+    def __init__(
+        self, inputs: Inputs, counting: Counting = "full", unlimited: Collection[str] = ()
+    ) -> None:
+        model, slo = inputs.model, inputs.workload.slo
+        self.inputs = inputs
+        self.counting = counting
+        self.unlimited = frozenset(unlimited)
+        self.weights = weights_of(model)
+        self.layout = cache_layout(
+            model.architecture,
+            model.kv_element_bytes,
+            model.index_element_bytes,
+            model.state_element_bytes,
+        )
+        common = (model, self.weights, self.layout, inputs.classes, slo, counting, self.unlimited)
+        self.prefill = side_options("prefill", inputs.prefill_hardware, *common)
+        self.decode = side_options("decode", inputs.decode_hardware, *common)
+        self._found: dict[tuple[Engine, Engine], Limits] = {}
+
+    def smallest(self) -> Limits:
+        """Limits with the smallest engines: what sets the unit in which nodes are counted.
+
+        Raises
+        ------
+        Infeasible
+            If no engine holds the model, or TPOT cannot be met even by a lone sequence.
+        """
+        return self.with_sides(self.prefill.at(None), self.decode.at(None))
+
+    def at(self, prefill_nodes: int, decode_nodes: int) -> Limits:
+        """Limits with the engines that are fastest on these nodes; raises as `smallest`."""
+        return self.with_sides(self.prefill.at(prefill_nodes), self.decode.at(decode_nodes))
+
+    def with_sides(self, prefill: Side, decode: Side) -> Limits:
+        """Limits of two given sides; raises as `smallest`."""
+        key = (prefill.engine, decode.engine)
+        if key not in self._found:
+            self._found[key] = _limits(self, prefill, decode)
+        return self._found[key]
+
+
+def assemble_limits(
+    inputs: Inputs,
+    counting: Counting = "full",
+    unlimited: Collection[str] = (),
+    prefill_nodes: int | None = None,
+    decode_nodes: int | None = None,
+) -> Limits:
+    """Limits of one P:D, or of the smallest engines where a count is left out; see `Deployment`."""
+    deployment = Deployment(inputs, counting, unlimited)
+    return deployment.with_sides(
+        deployment.prefill.at(prefill_nodes), deployment.decode.at(decode_nodes)
     )
-    weights = weights_of(model)
-    slo = inputs.workload.slo
-    turns = [item.turns for item in inputs.classes]
-    prefill = build_side(
-        "prefill", inputs.prefill_hardware, model, weights, layout, turns, slo, counting, infinite
-    )
-    decode = build_side(
-        "decode", inputs.decode_hardware, model, weights, layout, turns, slo, counting, infinite
-    )
+
+
+def _limits(deployment: Deployment, prefill: Side, decode: Side) -> Limits:
+    """Use and capacity (D, C, T) of two sides."""
+    inputs, counting = deployment.inputs, deployment.counting
+    model, weights, layout = inputs.model, deployment.weights, deployment.layout
+    infinite, slo = deployment.unlimited, inputs.workload.slo
     classes = tuple(
         class_demand(
             item.turns,

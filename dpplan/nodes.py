@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from dpplan.errors import BadInput, Fault, Infeasible
-from dpplan.limits import Limits, Side
+from dpplan.limits import Deployment, Limits, Side
 from dpplan.result import STRATEGIES, NodeOption
 from dpplan.routes import RESOURCES
 from dpplan.strategies import bounds
 from dpplan.units import format_quantity
 
 __all__ = ["NodeChoice", "choose_nodes"]
+
+Array = npt.NDArray[np.float64]
 
 _TIE = 1e-9
 
@@ -28,7 +31,7 @@ class NodeChoice:
 
 
 def choose_nodes(
-    limits: Limits,
+    deployment: Deployment,
     *,
     nodes: int | None,
     prefill_nodes: int | None,
@@ -47,6 +50,7 @@ def choose_nodes(
     Infeasible
         If a count is no multiple of its engine group, or the nodes hold no pair of engines.
     """
+    limits = deployment.smallest()
     group_p, group_d = limits.prefill.group_nodes, limits.decode.group_nodes
     if prefill_nodes is not None and decode_nodes is not None:
         if nodes is not None and prefill_nodes + decode_nodes != nodes:
@@ -79,7 +83,7 @@ def choose_nodes(
             f"nodes; at least {group_p + group_d} are needed. {_shortage(limits)}".strip(),
             ["prefill.hbm", "decode.hbm"],
         )
-    options = _table(limits, pairs, total)
+    options = _table(deployment, pairs, total)
     best = next(option for option in options if option.chosen)
     return NodeChoice(best.prefill_nodes, best.decode_nodes, options)
 
@@ -119,10 +123,10 @@ def _shortage(limits: Limits) -> str:
     return "" if side.group_nodes == 1 else f"On one node {_missing(limits, side, 1)}."
 
 
-def _table(limits: Limits, pairs: list[tuple[int, int]], total: int) -> tuple[NodeOption, ...]:
-    prefill, decode = (np.array(column) for column in zip(*pairs, strict=True))
-    capacity = limits.capacity(prefill, decode)
-    solved = {name: bounds(limits, name, capacity) for name in STRATEGIES}
+def _table(
+    deployment: Deployment, pairs: list[tuple[int, int]], total: int
+) -> tuple[NodeOption, ...]:
+    solved = _solved(deployment, pairs)
     best = {name: rates >= rates.max() * (1 - _TIE) for name, (rates, _, _) in solved.items()}
     _, fractions, loads = solved["dual-path"]
     tied = np.flatnonzero(best["dual-path"])
@@ -145,3 +149,25 @@ def _table(limits: Limits, pairs: list[tuple[int, int]], total: int) -> tuple[No
         )
         for i, (p, d) in enumerate(pairs)
     )
+
+
+def _solved(
+    deployment: Deployment, pairs: list[tuple[int, int]]
+) -> dict[str, tuple[Array, Array, Array]]:
+    """Bound, split and loads of every pair and strategy; pairs of like engines in one go."""
+    alike: dict[int, list[int]] = {}
+    limits = [deployment.at(p, d) for p, d in pairs]
+    for i, found in enumerate(limits):
+        alike.setdefault(id(found), []).append(i)
+    solved = {
+        name: (np.empty(len(pairs)), np.empty(len(pairs)), np.empty((len(pairs), len(RESOURCES))))
+        for name in STRATEGIES
+    }
+    for members in alike.values():
+        shared = limits[members[0]]
+        prefill, decode = zip(*(pairs[i] for i in members), strict=True)
+        capacity = shared.capacity(prefill, decode)
+        for name in STRATEGIES:
+            for out, values in zip(solved[name], bounds(shared, name, capacity), strict=True):
+                out[members] = values
+    return solved

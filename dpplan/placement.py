@@ -1,22 +1,22 @@
 """Engine groups: how the model is laid over GPUs, and what memory and time that leaves.
 
 Model and hardware meet here for the first time. An engine holds the weights once (experts over EP
-ranks, the rest over TP ranks, copied for every DP rank); it spans as many nodes as that needs, and
-node counts come in multiples of it.
+ranks, the rest over TP ranks, copied for every DP rank). The smallest engine that holds them sets
+the unit in which nodes are counted; a given number of nodes runs the fastest that divides it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from dpplan.demand.decode import DecodeDemand, largest_batch, step_time_s
 from dpplan.errors import Infeasible
 from dpplan.profiles.architecture import Architecture
 from dpplan.units import format_quantity
 
-__all__ = ["DecodeRate", "Engine", "GpuRates", "Weights", "choose_engine", "decode_rate"]
+__all__ = ["DecodeRate", "Engine", "EngineMenu", "GpuRates", "Weights", "decode_rate"]
 
 MAX_ENGINE_NODES = 64
 
@@ -161,144 +161,126 @@ def decode_rate(
     return DecodeRate(batch, by_hbm, by_tpot, step, alone, tokens)
 
 
-def _layouts(
-    wanted: Mapping[str, int | None],
-    nodes: int,
-    gpus_per_node: int,
-    *,
-    moe: bool,
-) -> Iterator[tuple[int, int, int]]:
-    """(gpus, tp, ep) of the engines that span exactly `nodes` nodes and match what is given."""
-    tp, dp, ep = wanted.get("tp"), wanted.get("dp"), wanted.get("ep")
-    if nodes == 1:
-        sizes = [n for n in range(1, gpus_per_node + 1) if gpus_per_node % n == 0]
-    else:
-        sizes = [nodes * gpus_per_node]
-    for gpus in sizes:
-        for width in range(1, gpus + 1):
-            if gpus % width or (tp is not None and width != tp):
-                continue
-            if dp is not None and gpus // width != dp:
-                continue
-            experts = (ep if ep is not None else gpus) if moe else 1
-            if experts > gpus or gpus % experts:
-                continue
-            if ep is not None and tp is None and dp is None and experts != gpus:
-                continue  # EP alone names the engine's size
-            yield gpus, width, experts
+@dataclass(frozen=True)
+class EngineMenu:
+    """The engines that a side may run, by nodes, and which of them is fastest.
 
-
-def choose_engine(
-    side: str,
-    architecture: Architecture,
-    weights: Weights,
-    rates: GpuRates,
-    *,
-    gpus_per_node: int,
-    parallelism: Mapping[str, int | None],
-    least_cache_bytes: float,
-    rank_by_decode: DecodeDemand | None = None,
-    tpot_s: float = math.inf,
-    expert_share_per_token: float = 0.0,
-) -> Engine:
-    """The smallest engine that holds the weights and one sequence's cache.
-
-    Of several layouts on as few nodes, prefill takes the one with least TP (no collective, most
-    memory for the same experts), decode the one with most tokens per second and GPU; sizes given
-    in the profile are taken as they are.
-
-    Parameters
-    ----------
-    side : str
-        "prefill" or "decode", for messages.
-    architecture, weights, rates
-        Model and GPU; `rates.hbm_bytes` is inf where HBM is unlimited.
-    gpus_per_node : int
-    parallelism : mapping
-        tp, dp, ep given by the hardware profile, None where free.
-    least_cache_bytes : float
-        Cache of one sequence that must fit beside the weights [bytes].
-    rank_by_decode : DecodeDemand, optional
-        Decode side: what a sequence costs, to rank layouts.
-
-    Returns
-    -------
-    Engine
-
-    Raises
-    ------
-    Infeasible
-        With the missing bytes, if no engine of up to 64 nodes (or of the sizes given) holds them.
+    All engines that divide a node count are candidates, so more memory or more nodes only add
+    candidates: a side's speed never falls as anything grows.
     """
-    kv_heads = min(
-        (
-            g.kv_heads
-            for g in architecture.layer_groups
-            if g.kv_elements_per_entry or g.window_tokens
-        ),
-        default=1,
-    )
-    moe = architecture.moe_layers > 0
-    closest: Engine | None = None
-    for nodes in range(1, MAX_ENGINE_NODES + 1):
-        fitting: list[Engine] = []
-        for gpus, tp, ep in _layouts(parallelism, nodes, gpus_per_node, moe=moe):
-            engine = engine_layout(
+
+    side: str
+    """"prefill" or "decode", for messages."""
+    architecture: Architecture
+    weights: Weights
+    rates: GpuRates
+    """`hbm_bytes` is inf where HBM is unlimited."""
+    gpus_per_node: int
+    domain_gpus: int
+    """GPUs of an NVLink domain: tensor parallelism stays within, but for dense models."""
+    parallelism: Mapping[str, int | None]
+    """tp, dp, ep given by the hardware profile, None where free."""
+    least_cache_bytes: float
+    """Cache of one sequence that must fit beside the weights [bytes]."""
+    speed: Callable[[Engine], float]
+    """Turns/s per GPU that the side alone could sustain."""
+    _best: dict[int, Engine | None] = field(default_factory=dict, compare=False, repr=False)
+
+    def best_of_size(self, nodes: int) -> Engine | None:
+        """Fastest engine of exactly `nodes` nodes (or of one node's share); None if none fits."""
+        if nodes not in self._best:
+            fitting = [engine for engine in self._engines(nodes) if self._fits(engine)]
+            self._best[nodes] = max(fitting, key=self._rank, default=None)
+        return self._best[nodes]
+
+    def smallest(self) -> Engine:
+        """The engine of fewest nodes that holds weights and one sequence.
+
+        Raises
+        ------
+        Infeasible
+            With the missing bytes, if none of up to 64 nodes (or of the sizes given) holds them.
+        """
+        for nodes in range(1, MAX_ENGINE_NODES + 1):
+            engine = self.best_of_size(nodes)
+            if engine is not None:
+                return engine
+        raise Infeasible(self._too_small(), [f"{self.side}.hbm"])
+
+    def best_for(self, nodes: int) -> Engine:
+        """The fastest engine whose nodes divide `nodes`; the smallest one if none does."""
+        sizes = [n for n in range(1, min(nodes, MAX_ENGINE_NODES) + 1) if nodes % n == 0]
+        found = [engine for n in sizes if (engine := self.best_of_size(n)) is not None]
+        return max(found, key=self._rank) if found else self.smallest()
+
+    def _rank(self, engine: Engine) -> tuple[float, int, int, int]:
+        # Rounded, so that equal engines tie and the plainest of them wins.
+        return (float(f"{self.speed(engine):.9g}"), -engine.nodes, -engine.tp, engine.gpus)
+
+    def _fits(self, engine: Engine) -> bool:
+        room = engine.hbm_left_bytes_per_gpu * engine.gpus / engine.kv_copies
+        return engine.hbm_left_bytes_per_gpu > 0 and room >= self.least_cache_bytes
+
+    def _engines(self, nodes: int) -> Iterator[Engine]:
+        kv_heads = min(
+            (
+                group.kv_heads
+                for group in self.architecture.layer_groups
+                if group.kv_elements_per_entry or group.window_tokens
+            ),
+            default=1,
+        )
+        for gpus, tp, ep in self._layouts(nodes):
+            yield engine_layout(
                 gpus,
                 tp,
                 ep,
                 kv_heads=kv_heads,
-                weights=weights,
-                hbm_bytes=rates.hbm_bytes,
-                gpus_per_node=gpus_per_node,
+                weights=self.weights,
+                hbm_bytes=self.rates.hbm_bytes,
+                gpus_per_node=self.gpus_per_node,
             )
-            room = engine.hbm_left_bytes_per_gpu * engine.gpus / engine.kv_copies
-            if engine.hbm_left_bytes_per_gpu > 0 and room >= least_cache_bytes:
-                fitting.append(engine)
-            elif closest is None or engine.hbm_left_bytes_per_gpu > closest.hbm_left_bytes_per_gpu:
-                closest = engine
-        if fitting and rank_by_decode is None:
-            return min(fitting, key=lambda e: (-e.gpus, e.tp))
-        if fitting and rank_by_decode is not None:
-            ranked = []
-            for number, engine in enumerate(fitting):
-                rate = decode_rate(
-                    engine,
-                    rates,
-                    weights,
-                    rank_by_decode,
-                    expert_share_per_token=expert_share_per_token,
-                    tpot_s=tpot_s,
-                )
-                per_gpu = rate.tokens_per_s / engine.gpus if rate.batch >= 1 else 0.0
-                # Rounded, so that equal layouts tie and the plainer one wins.
-                ranked.append((float(f"{per_gpu:.9g}"), -engine.tp, engine.gpus, number))
-            return fitting[max(ranked)[-1]]
-    given = {name: size for name, size in parallelism.items() if size is not None}
-    raise Infeasible(
-        _too_small(side, weights, rates, least_cache_bytes, closest, given), [f"{side}.hbm"]
-    )
 
+    def _layouts(self, nodes: int) -> Iterator[tuple[int, int, int]]:
+        """(gpus, tp, ep) of the engines of `nodes` nodes that match what is given."""
+        tp, dp, ep = (self.parallelism.get(name) for name in ("tp", "dp", "ep"))
+        moe = self.architecture.moe_layers > 0
+        heads = max(group.heads for group in self.architecture.layer_groups)
+        shares = [n for n in range(1, self.gpus_per_node + 1) if self.gpus_per_node % n == 0]
+        for gpus in shares if nodes == 1 else [nodes * self.gpus_per_node]:
+            widest = self.domain_gpus if moe else gpus
+            widths = [tp] if tp else list(range(1, min(gpus, widest, heads or 1) + 1))
+            for width in widths:
+                if gpus % width or (dp and gpus // width != dp):
+                    continue
+                if not moe and not dp and width != gpus:
+                    continue  # replicas of a dense model are engines of their own
+                experts = (ep or gpus) if moe else 1
+                if experts > gpus or gpus % experts or experts > max(1, self._experts(moe)):
+                    continue
+                if ep and not tp and not dp and experts != gpus:
+                    continue  # EP alone names the engine's size
+                yield gpus, width, experts
 
-def _too_small(
-    side: str,
-    weights: Weights,
-    rates: GpuRates,
-    cache: float,
-    closest: Engine | None,
-    given: Mapping[str, int],
-) -> str:
-    sizes = ", ".join(f"{name.upper()} {size}" for name, size in given.items())
-    if closest is None:
+    def _experts(self, moe: bool) -> int:
+        return self.architecture.routed_experts if moe else 1
+
+    def _too_small(self) -> str:
+        given = {name: size for name, size in self.parallelism.items() if size}
+        sizes = ", ".join(f"{name.upper()} {size}" for name, size in given.items())
+        tried = [e for n in range(1, MAX_ENGINE_NODES + 1) for e in self._engines(n)]
+        if not tried:
+            return (
+                f"no {self.side} engine has the sizes asked for ({sizes}): tp*dp must be a whole "
+                "number of nodes or divide one, and ep divide tp*dp"
+            )
+        closest = max(tried, key=lambda engine: engine.hbm_left_bytes_per_gpu)
+        cache = self.least_cache_bytes * closest.kv_copies / closest.gpus
+        missing = (cache - closest.hbm_left_bytes_per_gpu) * closest.gpus
         return (
-            f"no {side} engine has the sizes asked for ({sizes}): tp*dp must be a whole number of "
-            "nodes or divide one, and ep divide tp*dp"
+            f"the {self.side} engine cannot hold the model{f' with {sizes}' if sizes else ''}: "
+            f"{format_quantity(closest.weight_bytes_per_gpu, 'bytes')} of weights and "
+            f"{format_quantity(cache, 'bytes')} of KV cache a GPU against "
+            f"{format_quantity(self.rates.hbm_bytes, 'bytes')} usable, "
+            f"{format_quantity(missing, 'bytes')} missing on {closest.gpus} GPUs"
         )
-    missing = -closest.hbm_left_bytes_per_gpu + cache * closest.kv_copies / closest.gpus
-    return (
-        f"the {side} engine cannot hold the model{f' with {sizes}' if sizes else ''}: "
-        f"{format_quantity(closest.weight_bytes_per_gpu, 'bytes')} of weights and "
-        f"{format_quantity(cache * closest.kv_copies / closest.gpus, 'bytes')} of KV cache a GPU "
-        f"against {format_quantity(rates.hbm_bytes, 'bytes')} usable, "
-        f"{format_quantity(missing * closest.gpus, 'bytes')} missing on {closest.gpus} GPUs"
-    )

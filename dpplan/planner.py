@@ -11,7 +11,7 @@ from dpplan.assumptions import assumptions, warnings
 from dpplan.bottleneck_free import BottleneckFreeRange, bottleneck_free_range
 from dpplan.demand import Counting
 from dpplan.errors import BadInput, Fault, did_you_mean
-from dpplan.limits import Limits, Side, assemble_limits
+from dpplan.limits import Deployment, Limits, Side
 from dpplan.nodes import NodeChoice, choose_nodes
 from dpplan.profiles.library import Inputs, load_inputs
 from dpplan.result import (
@@ -32,10 +32,15 @@ __all__ = ["Case", "optimize", "plan_case", "prepare"]
 class Case:
     """A plan's inputs worked out, before anything is solved for strategies."""
 
-    inputs: Inputs
+    deployment: Deployment
     limits: Limits
     nodes: NodeChoice
     range: BottleneckFreeRange
+
+    @property
+    def inputs(self) -> Inputs:
+        """The profiles, read and checked."""
+        return self.deployment.inputs
 
 
 def optimize(
@@ -138,16 +143,17 @@ def prepare(
         raise BadInput([*faults, *error.faults]) from None
     if faults:
         raise BadInput(faults)
-    limits = assemble_limits(inputs, traffic, unlimited)
+    deployment = Deployment(inputs, traffic, unlimited)
     choice = choose_nodes(
-        limits,
+        deployment,
         nodes=nodes,
         prefill_nodes=prefill_nodes,
         decode_nodes=decode_nodes,
         default_nodes=inputs.prefill_hardware.default_nodes,
     )
+    limits = deployment.at(choice.prefill_nodes, choice.decode_nodes)
     span = bottleneck_free_range(limits.prefill.node, limits.decode.node, table=limits.table)
-    return Case(inputs, limits, choice, span)
+    return Case(deployment, limits, choice, span)
 
 
 def plan_case(case: Case) -> Plan:
@@ -177,7 +183,7 @@ def plan_case(case: Case) -> Plan:
         bottleneck_free=_bottleneck_free(case),
         node_options=nodes.options,
         assumptions=assumptions(inputs, limits),
-        advice=advise(inputs, limits, p, d, strategies["dual-path"]),
+        advice=advise(case.deployment, p, d, strategies["dual-path"]),
         warnings=warnings(inputs, limits),
         cost_usd_per_h=None if None in costs else p * (costs[0] or 0) + d * (costs[1] or 0),
     )

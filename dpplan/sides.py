@@ -6,19 +6,21 @@ import math
 from dataclasses import dataclass
 
 from dpplan.capacity import NodeCapacity, effective, flop_rate, node_capacity
-from dpplan.demand import CacheLayout, Counting, DecodeDemand, decode_demand, sequence_bytes
-from dpplan.placement import Engine, GpuRates, Weights, choose_engine
+from dpplan.demand import CacheLayout, Counting, DecodeDemand, decode_demand
+from dpplan.placement import Engine, GpuRates, Weights
 from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.model import Model
 from dpplan.profiles.workload import Slo, TurnClass
 
 __all__ = [
     "Side",
-    "build_side",
     "decode_demand_of",
+    "decode_tokens",
     "expert_share_per_token",
+    "kernel_rates",
     "latency_limits_s",
     "nvlink_domain_gpus",
+    "side_rates",
     "weights_of",
 ]
 
@@ -55,7 +57,7 @@ def latency_limits_s(turns: TurnClass, slo: Slo | None) -> tuple[float, float]:
     return chosen.tpot, chosen.ttft
 
 
-def _decode_tokens(turns: TurnClass) -> float:
+def decode_tokens(turns: TurnClass) -> float:
     """Mean length of a sequence while it decodes."""
     return turns.context_tokens + turns.append_tokens + turns.output_tokens / 2
 
@@ -71,7 +73,7 @@ def decode_demand_of(turns: TurnClass, model: Model, layout: CacheLayout) -> Dec
     return decode_demand(
         model.architecture,
         layout,
-        _decode_tokens(turns),
+        decode_tokens(turns),
         model.kv_element_bytes,
         model.index_element_bytes,
         model.state_element_bytes,
@@ -83,70 +85,48 @@ def nvlink_domain_gpus(hardware: Hardware) -> int:
     return hardware.gpu.nvlink_domain_gpus or hardware.gpus
 
 
-def build_side(
+def kernel_rates(
+    hardware: Hardware, model: Model, layout: CacheLayout, counting: Counting
+) -> tuple[dict[str, float], tuple[tuple[str, str, str], ...]]:
+    """FLOP/s of GEMM, attention and indexer kernels, and where a wider precision stands in (C).
+
+    The indexer's scores are matrix products of its own precision: they run at the GEMM share.
+    """
+    gpu, share = hardware.gpu, hardware.efficiency
+    chip = {"bf16": gpu.bf16_flop_per_s, "fp8": gpu.fp8_flop_per_s, "fp4": gpu.fp4_flop_per_s}
+    wanted = {"gemm": model.compute_dtype, "attention": model.attention_dtype}
+    if layout.index_bytes_per_token:
+        wanted["index"] = "fp8" if model.effective_index_dtype == "fp8" else "bf16"
+    found = {kernel: flop_rate(chip, precision) for kernel, precision in wanted.items()}
+    narrower = tuple((k, wanted[k], found[k][1]) for k in wanted if wanted[k] != found[k][1])
+    efficiency = {"gemm": share.gemm, "attention": share.attention, "index": share.gemm}
+    rates = {k: effective(found[k][0], efficiency[k] if counting == "full" else 1.0) for k in found}
+    rates.setdefault("index", rates["gemm"])
+    return rates, narrower
+
+
+def side_rates(
     name: str,
     hardware: Hardware,
     model: Model,
-    weights: Weights,
     layout: CacheLayout,
-    turns: list[TurnClass],
-    slo: Slo | None,
     counting: Counting,
     infinite: frozenset[str],
-) -> Side:
-    """Choose the side's engine and work out its usable rates (C).
-
-    Raises
-    ------
-    Infeasible
-        If no engine holds the model; names the missing bytes.
-    """
+) -> tuple[GpuRates, NodeCapacity, tuple[tuple[str, str, str], ...]]:
+    """Usable rates of one GPU and one node of a side (C); inf for what is unlimited."""
     full = counting == "full"
     share, free, gpu = hardware.efficiency, hardware.headroom, hardware.gpu
-    chip = {"bf16": gpu.bf16_flop_per_s, "fp8": gpu.fp8_flop_per_s, "fp4": gpu.fp4_flop_per_s}
-    wanted = {
-        "gemm": model.compute_dtype,
-        "attention": model.attention_dtype,
-        "index": "fp8" if model.effective_index_dtype == "fp8" else "bf16",
-    }
-    found = {kernel: flop_rate(chip, precision) for kernel, precision in wanted.items()}
-    used = {"gemm", "attention"} | ({"index"} if layout.index_bytes_per_token else set())
-    precisions = tuple(
-        (kernel, wanted[kernel], found[kernel][1])
-        for kernel in ("gemm", "attention", "index")
-        if kernel in used and wanted[kernel] != found[kernel][1]
-    )
-    efficiency = {"gemm": share.gemm, "attention": share.attention, "index": share.attention}
-    rate = {k: effective(found[k][0], efficiency[k] if full else 1.0) for k in found}
+    kernels, precisions = kernel_rates(hardware, model, layout, counting)
+    bandwidth = effective(gpu.hbm_bytes_per_s, share.hbm if full else 1.0)
     if f"{name}.gpu" in infinite:
-        rate = dict.fromkeys(rate, math.inf)
-    no_gpu_limit = f"{name}.gpu" in infinite
-    hbm = effective(gpu.hbm_bytes, 1.0, free.hbm if full else 0.0)
+        kernels, bandwidth = dict.fromkeys(kernels, math.inf), math.inf
+    memory = effective(gpu.hbm_bytes, 1.0, free.hbm if full else 0.0)
     rates = GpuRates(
-        gemm_flop_per_s=rate["gemm"],
-        attention_flop_per_s=rate["attention"],
-        index_flop_per_s=rate["index"],
-        hbm_bytes_per_s=math.inf
-        if no_gpu_limit
-        else effective(gpu.hbm_bytes_per_s, share.hbm if full else 1.0),
-        hbm_bytes=math.inf if f"{name}.hbm" in infinite else hbm,
-    )
-    longest = max(turns, key=_decode_tokens)
-    held = [float(sequence_bytes(layout, _decode_tokens(t))) for t in turns]
-    # Layerwise prefill holds one layer of a sequence at a time; decode holds all of it.
-    least = max(held) / (model.architecture.layers if name == "prefill" else 1)
-    sizes = getattr(hardware.parallelism, name)
-    engine = choose_engine(
-        name,
-        model.architecture,
-        weights,
-        rates,
-        gpus_per_node=hardware.gpus,
-        parallelism={"tp": sizes.tp, "dp": sizes.dp, "ep": sizes.ep},
-        least_cache_bytes=least,
-        rank_by_decode=decode_demand_of(longest, model, layout) if name == "decode" else None,
-        tpot_s=latency_limits_s(longest, slo)[0],
-        expert_share_per_token=expert_share_per_token(model),
+        gemm_flop_per_s=kernels["gemm"],
+        attention_flop_per_s=kernels["attention"],
+        index_flop_per_s=kernels["index"],
+        hbm_bytes_per_s=bandwidth,
+        hbm_bytes=math.inf if f"{name}.hbm" in infinite else memory,
     )
     node = node_capacity(
         storage_nics=hardware.storage_nic.count,
@@ -159,5 +139,4 @@ def build_side(
         headroom=free.model_dump() if full else None,
     )
     lifted = {r: math.inf for r in vars(node) if f"{name}.{r}" in infinite}
-    node = NodeCapacity(**(vars(node) | lifted))
-    return Side(hardware, engine, rates, node, precisions)
+    return rates, NodeCapacity(**(vars(node) | lifted)), precisions

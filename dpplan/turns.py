@@ -14,7 +14,8 @@ from dpplan.demand import (
     sequence_bytes,
 )
 from dpplan.errors import Infeasible
-from dpplan.placement import DecodeRate, GpuRates, Weights, decode_rate
+from dpplan.placement import DecodeRate, Engine, GpuRates, Weights, decode_rate
+from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.model import Model
 from dpplan.profiles.workload import Slo, TurnClass
 from dpplan.sides import (
@@ -25,7 +26,14 @@ from dpplan.sides import (
     nvlink_domain_gpus,
 )
 
-__all__ = ["ClassDemand", "class_demand", "gpu_seconds"]
+__all__ = [
+    "ClassDemand",
+    "class_demand",
+    "collective_bytes",
+    "decode_rate_of",
+    "gpu_seconds",
+    "prefill_flop_of",
+]
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,51 @@ def gpu_seconds(flop: PrefillFlop, rates: GpuRates) -> float:
     )
 
 
+def prefill_flop_of(turns: TurnClass, model: Model, counting: Counting) -> PrefillFlop:
+    """FLOP of a class's mean prefill (D2)."""
+    return prefill_flop(
+        model.architecture,
+        turns.context_tokens,
+        turns.append_tokens,
+        counting=counting,
+        active_parameters=model.active_parameters,
+    )
+
+
+def collective_bytes(engine: Engine, hardware: Hardware, model: Model) -> float:
+    """Bytes that one computed token puts on the compute NICs of its engine (D7)."""
+    domain = nvlink_domain_gpus(hardware)
+    return collective_bytes_per_token(
+        model.architecture,
+        expert_domains=engine.domains(engine.ep, domain),
+        tensor_domains=engine.domains(engine.tp, domain),
+        dispatch_element_bytes=1.0 if model.compute_dtype in ("fp8", "fp4") else 2.0,
+    )
+
+
+def decode_rate_of(
+    turns: TurnClass,
+    model: Model,
+    layout: CacheLayout,
+    weights: Weights,
+    engine: Engine,
+    rates: GpuRates,
+    slo: Slo | None,
+) -> DecodeRate:
+    """Decode of a class alone on an engine, at its largest batch (D6).
+
+    A mix decodes as time shares of such batches: feasible, as engines can be dedicated to classes.
+    """
+    return decode_rate(
+        engine,
+        rates,
+        weights,
+        decode_demand_of(turns, model, layout),
+        expert_share_per_token=expert_share_per_token(model),
+        tpot_s=latency_limits_s(turns, slo)[0],
+    )
+
+
 def class_demand(
     turns: TurnClass,
     weight_fraction: float,
@@ -94,43 +147,19 @@ def class_demand(
     Infeasible
         If not one sequence fits in decode HBM, or a lone one misses its TPOT limit.
     """
-    architecture = model.architecture
     growing_only = counting == "paper"
 
     def cached(tokens: float) -> float:
         return float(sequence_bytes(layout, tokens, growing_only=growing_only))
 
-    flop = prefill_flop(
-        architecture,
-        turns.context_tokens,
-        turns.append_tokens,
-        counting=counting,
-        active_parameters=model.active_parameters,
-    )
+    flop = prefill_flop_of(turns, model, counting)
     prefill_gpu_s = gpu_seconds(flop, prefill.rates)
     tpot_s, ttft_s = latency_limits_s(turns, slo)
-    rate = decode_rate(
-        decode.engine,
-        decode.rates,
-        weights,
-        decode_demand_of(turns, model, layout),
-        expert_share_per_token=expert_share_per_token(model),
-        tpot_s=tpot_s,
-    )
+    rate = decode_rate_of(turns, model, layout, weights, decode.engine, decode.rates, slo)
     if rate.batch < 1 and turns.output_tokens > 0 and "decode.gpu" not in infinite:
         _refuse_batch(turns.name, rate, tpot_s)
     hit = cached(turns.context_tokens)
     persisted = persisted_tokens(turns.append_tokens, turns.output_tokens, turns.turns_per_session)
-    collectives = [
-        tokens
-        * collective_bytes_per_token(
-            architecture,
-            expert_domains=side.engine.domains(side.engine.ep, nvlink_domain_gpus(side.hardware)),
-            tensor_domains=side.engine.domains(side.engine.tp, nvlink_domain_gpus(side.hardware)),
-            dispatch_element_bytes=1.0 if model.compute_dtype in ("fp8", "fp4") else 2.0,
-        )
-        for tokens, side in ((turns.append_tokens, prefill), (turns.output_tokens, decode))
-    ]
     busy = "decode.gpu" not in infinite and turns.output_tokens > 0
     return ClassDemand(
         name=turns.name,
@@ -151,8 +180,10 @@ def class_demand(
         index_flop=float(flop.index),
         prefill_gpu_s=prefill_gpu_s,
         decode_gpu_s=turns.output_tokens * decode.engine.gpus / rate.tokens_per_s if busy else 0.0,
-        prefill_collective_bytes=collectives[0],
-        decode_collective_bytes=collectives[1],
+        prefill_collective_bytes=turns.append_tokens
+        * collective_bytes(prefill.engine, prefill.hardware, model),
+        decode_collective_bytes=turns.output_tokens
+        * collective_bytes(decode.engine, decode.hardware, model),
         read_s=(hit / prefill.node.storage_nic_read, hit / decode.node.storage_nic_read),
         prefill_s=prefill_gpu_s / prefill.engine.gpus,
         decode=rate,

@@ -1,0 +1,148 @@
+"""Which engine a side runs: every layout that fits, ranked by what the side alone sustains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dpplan.capacity import NodeCapacity
+from dpplan.demand import CacheLayout, Counting, sequence_bytes
+from dpplan.placement import Engine, EngineMenu, GpuRates, Weights
+from dpplan.profiles.hardware import Hardware
+from dpplan.profiles.library import WeightedClass
+from dpplan.profiles.model import Model
+from dpplan.profiles.workload import Slo
+from dpplan.sides import Side, decode_tokens, nvlink_domain_gpus, side_rates
+from dpplan.turns import collective_bytes, decode_rate_of, gpu_seconds, prefill_flop_of
+
+__all__ = ["SideOptions", "side_options"]
+
+
+@dataclass(frozen=True)
+class SideOptions:
+    """A side before its node count is known."""
+
+    hardware: Hardware
+    rates: GpuRates
+    node: NodeCapacity
+    precisions: tuple[tuple[str, str, str], ...]
+    menu: EngineMenu
+
+    def at(self, nodes: int | None) -> Side:
+        """The side on `nodes` nodes with its fastest engine; without a count, its smallest.
+
+        Raises
+        ------
+        Infeasible
+            If no engine holds the model; names the missing bytes.
+        """
+        engine = self.menu.smallest() if nodes is None else self.menu.best_for(nodes)
+        return self.with_engine(engine)
+
+    def with_engine(self, engine: Engine) -> Side:
+        """The side running a given engine."""
+        return Side(self.hardware, engine, self.rates, self.node, self.precisions)
+
+
+def side_options(
+    name: str,
+    hardware: Hardware,
+    model: Model,
+    weights: Weights,
+    layout: CacheLayout,
+    classes: Sequence[WeightedClass],
+    slo: Slo | None,
+    counting: Counting,
+    infinite: frozenset[str],
+) -> SideOptions:
+    """Usable rates of a side (C) and the menu of its engines."""
+    rates, node, precisions = side_rates(name, hardware, model, layout, counting, infinite)
+    longest = max(float(sequence_bytes(layout, decode_tokens(c.turns))) for c in classes)
+    # Layerwise prefill holds one layer of a sequence at a time; decode holds all of it.
+    least = longest / model.architecture.layers if name == "prefill" else longest
+    nic = min(node.compute_nic_read, node.compute_nic_write) if counting == "full" else math.inf
+    nic_per_gpu = nic / hardware.gpus
+    own = _prefill_loads if name == "prefill" else _decode_loads
+    loads_of = own(model, weights, layout, classes, slo, counting, rates, node)
+
+    def speed(engine: Engine) -> float:
+        gpu_s, held_byte_s, tokens = loads_of(engine)
+        nic_s = tokens * collective_bytes(engine, hardware, model) / nic_per_gpu
+        memory_s = held_byte_s / engine.hbm_left_bytes_per_gpu
+        slowest = max(gpu_s, nic_s, memory_s)
+        return 1.0 / slowest if slowest > 0 else math.inf
+
+    sizes = getattr(hardware.parallelism, name)
+    menu = EngineMenu(
+        side=name,
+        architecture=model.architecture,
+        weights=weights,
+        rates=rates,
+        gpus_per_node=hardware.gpus,
+        domain_gpus=max(nvlink_domain_gpus(hardware), hardware.gpus),
+        parallelism={"tp": sizes.tp, "dp": sizes.dp, "ep": sizes.ep},
+        least_cache_bytes=least,
+        speed=speed,
+    )
+    return SideOptions(hardware, rates, node, precisions, menu)
+
+
+_Loads = Callable[[Engine], tuple[float, float, float]]
+"""Engine -> GPU-seconds, byte-seconds of HBM held and tokens computed, of the mean turn."""
+
+
+def _prefill_loads(
+    model: Model,
+    weights: Weights,
+    layout: CacheLayout,
+    classes: Sequence[WeightedClass],
+    slo: Slo | None,
+    counting: Counting,
+    rates: GpuRates,
+    node: NodeCapacity,
+) -> _Loads:
+    layers = model.architecture.layers
+    turns = []
+    for c in classes:
+        gpu_s = gpu_seconds(prefill_flop_of(c.turns, model, counting), rates)
+        hit = float(sequence_bytes(layout, c.turns.context_tokens))
+        fresh = float(sequence_bytes(layout, c.turns.append_tokens))
+        turns.append((c.weight_fraction, gpu_s, hit, fresh, c.turns.append_tokens))
+
+    def loads(engine: Engine) -> tuple[float, float, float]:
+        held = sum(
+            w * (hit + fresh) / layers * max(hit / node.storage_nic_read, gpu_s / engine.gpus)
+            for w, gpu_s, hit, fresh, _ in turns
+        )
+        return sum(t[0] * t[1] for t in turns), held, sum(t[0] * t[4] for t in turns)
+
+    return loads
+
+
+def _decode_loads(
+    model: Model,
+    weights: Weights,
+    layout: CacheLayout,
+    classes: Sequence[WeightedClass],
+    slo: Slo | None,
+    counting: Counting,
+    rates: GpuRates,
+    node: NodeCapacity,
+) -> _Loads:
+    def loads(engine: Engine) -> tuple[float, float, float]:
+        gpu_s = held = tokens = 0.0
+        for c in classes:
+            if not c.turns.output_tokens:
+                continue
+            rate = decode_rate_of(c.turns, model, layout, weights, engine, rates, slo)
+            if rate.batch < 1:
+                return math.inf, 0.0, 0.0
+            output = c.weight_fraction * c.turns.output_tokens
+            gpu_s += output * engine.gpus / rate.tokens_per_s
+            resident = float(sequence_bytes(layout, decode_tokens(c.turns))) * engine.kv_copies
+            held += resident * output * rate.unloaded_step_s
+            tokens += output
+        return gpu_s, held, tokens
+
+    return loads
