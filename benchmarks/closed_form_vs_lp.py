@@ -70,7 +70,9 @@ def _bare_highs(first: np.ndarray, second: np.ndarray, capacity: np.ndarray) -> 
     a, b = problem.add_variable("a", 0), problem.add_variable("b", 0)
     problem.setObjective(a + b)
     scale = float((first / capacity).max())
-    for i, (u, v) in enumerate(zip(first / capacity / scale, second / capacity / scale, strict=True)):
+    for i, (u, v) in enumerate(
+        zip(first / capacity / scale, second / capacity / scale, strict=True)
+    ):
         if u or v:
             row = pulp.LpAffineExpression([(a, float(u)), (b, float(v))]) <= 1
             problem.addConstraint(row, f"r{i}")

@@ -116,7 +116,7 @@ def _solve(start: Array, end: Array) -> tuple[Array, Array, Array, Array]:
     wide = np.flatnonzero((level > crossing * (1 + _FLAT)) | (peak == 0))
     if wide.size:
         rise = (end - start)[:, wide]
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             reach = (peak[wide] - start[:, wide]) / rise
         upper = np.where(rise > 0, reach, 1.0).min(axis=0, initial=1.0)
         lower = np.where(rise < 0, reach, 0.0).max(axis=0, initial=0.0)

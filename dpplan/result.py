@@ -267,37 +267,62 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """The plan as HTML for notebooks; all text escaped."""
-        title = (
-            f"{self.model} on {self.prefill_nodes}P{self.decode_nodes}D {self.hardware}, "
-            f"{self.workload} ({self.counting} traffic)"
-        )
-        speedup = "unbounded" if self.speedup is None else f"{self.speedup:.3g}x"
-        head = "".join(
-            f"<th style='text-align:right'>{html.escape(text)}</th>"
-            for text in ("turns/s", "split to decode", "prompt tok/s", "output tok/s")
-        )
-        body = []
-        for name, r in self.strategies.items():
-            cells = [_number(r.turns_per_s), _number(r.decode_read_fraction, percent=True)]
-            cells += [_number(r.prompt_tokens_per_s), _number(r.output_tokens_per_s)]
-            numbers = "".join(f"<td style='text-align:right'>{cell}</td>" for cell in cells)
-            limits = html.escape(", ".join(r.bottlenecks) or "nothing binds")
-            body.append(
-                f"<tr><th style='text-align:left'>{html.escape(name)}</th>{numbers}"
-                f"<td style='text-align:left'>{limits}</td></tr>"
-            )
+        counts = f"{self.prefill_nodes}P{self.decode_nodes}D"
+        title = f"{self.model} on {counts} {self.hardware}, {self.workload}"
+        gain = "" if self.speedup is None else f"; dual-path {self.speedup:.2f}x prefill-only"
+        results = list(self.strategies.values())
+        rates = [
+            ("turns/s", [_number(r.turns_per_s) for r in results]),
+            ("hit KV, GB/s", [_number(r.hit_kv_bytes_per_s, 1e-9) for r in results]),
+            ("prompt tok/s", [_number(r.prompt_tokens_per_s) for r in results]),
+            ("output tok/s", [_number(r.output_tokens_per_s) for r in results]),
+            ("read on decode side", [_percent(r.decode_read_fraction) for r in results]),
+            ("bound by", [html.escape(", ".join(r.bottlenecks) or "nothing") for r in results]),
+        ]
+        used = dict.fromkeys(name for r in results for name in r.utilisation)
+        bars = [(name, [_bar(r.utilisation.get(name)) for r in results]) for name in used]
+        head = "".join(f"<th style='text-align:right'>{html.escape(r.name)}</th>" for r in results)
+        rest = "".join(f"<li>{html.escape(line)}</li>" for line in self.assumptions)
         return (
-            f"<p><b>{html.escape(title)}</b><br>dual-path over prefill-only: {speedup}</p>"
-            f"<table><thead><tr><th></th>{head}"
-            "<th style='text-align:left'>bound by</th></tr></thead>"
-            f"<tbody>{''.join(body)}</tbody></table>"
+            f"<p><b>{html.escape(title)}</b> ({html.escape(self.counting)} traffic{gain})</p>"
+            f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{_html_rows(rates)}</tbody>"
+            f"<tbody>{_html_rows(bars)}</tbody></table>"
+            f"<details><summary>{len(self.assumptions)} assumptions</summary>"
+            f"<ol>{rest}</ol></details>"
         )
 
 
-def _number(value: float | None, *, percent: bool = False) -> str:
+def _html_rows(rows: list[tuple[str, list[str]]]) -> str:
+    """Table rows of a name, which is escaped, and cells that are HTML already."""
+    return "".join(
+        f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+        + "".join(f"<td style='text-align:right'>{cell}</td>" for cell in cells)
+        + "</tr>"
+        for name, cells in rows
+    )
+
+
+def _number(value: float | None, scale: float = 1.0) -> str:
     if value is None:
         return "&ndash;"
-    return f"{value:.1%}" if percent else f"{value:,.4g}"
+    scaled = float(f"{value * scale:.3g}")
+    return f"{scaled:,.0f}" if scaled >= 100 else f"{scaled:g}"
+
+
+def _percent(fraction: float | None) -> str:
+    return "&ndash;" if fraction is None else f"{fraction:.1%}"
+
+
+def _bar(fraction: float | None) -> str:
+    """A share as a bar; a full one is darker, so that it shows without colour too."""
+    if fraction is None:
+        return "&ndash;"
+    colour = "#c44" if fraction > 1 - 1e-9 else "#8ab"
+    return (
+        "<div style='display:inline-block;width:6em;background:rgba(128,128,128,.2)'>"
+        f"<div style='width:{fraction:.1%};height:.7em;background:{colour}'></div></div>"
+        f" <span style='display:inline-block;width:4em'>{fraction:.1%}</span>"
+    )
 
 
 def _plain(value: Any) -> Any:

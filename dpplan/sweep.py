@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from dpplan.demand import Counting
 from dpplan.errors import BadInput, Fault, Infeasible
+from dpplan.limits import Limits
 from dpplan.planner import Case, prepare
 from dpplan.profiles.library import read_profile, shipped_names
 from dpplan.profiles.workload import TurnClass
@@ -41,16 +42,16 @@ Array = npt.NDArray[np.float64]
 CONTEXTS: Final = (16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576)
 """Context lengths of a survey [tokens]."""
 
-PAPER_DECODE_PER_PREFILL: Final = 2
-"""1P:2D, the proportion of the paper's 2P4D testbed."""
+FLEET_NODES: Final = (48, 96)
+"""Prefill and decode nodes of the paper's largest cluster: what engines a fleet can run."""
 
-FLEET_GROUPS: Final = 120
-"""Engine groups of the fleet on which P:D is as good as continuous."""
-
+_PAPER_PROPORTION: Final = (48, 96)
+"""1P:2D, as the paper's 2P4D testbed."""
 _DECODE_LIMITS: Final = ("decode.gpu", "decode.hbm")
+_GRID: Final = 201
 _BINDS: Final = 1 - 1e-9
-_LARGEST_DEFAULT: Final = 3
-"""Engine groups of the small cluster: enough for 1P:2D and 2P:1D."""
+_SMALL_GROUPS: Final = 3
+"""Engine groups of the small cluster at least: enough for 1P:2D and 2P:1D."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,7 @@ class SurveyRow:
     prefill_node_s: float | None = None
     """Seconds one node's GPUs take to prefill a turn."""
     decode_node_s: float | None = None
-    """Seconds of one node that a turn's decode takes, at the largest batch."""
-    group_nodes: int | None = None
-    """Nodes of the larger engine group."""
+    """Seconds of one node that a turn's decode takes, at the largest batch of a fleet's engine."""
     prefill_nodes: int | None = None
     decode_nodes: int | None = None
     prefill_only_bottlenecks: str = ""
@@ -84,9 +83,9 @@ class SurveyRow:
     speedup: float | None = None
     """Dual-path over prefill-only at the P:D above, the best one for dual-path."""
     storage_side_speedup: float | None = None
-    """The same at 1P:2D with decode GPUs and HBM lifted: decode provisioned to match."""
+    """Of a fleet at 1P:2D with decode GPUs and HBM lifted: decode provisioned to match."""
     fleet_speedup: float | None = None
-    """Each strategy at its own best P:D of a large fleet."""
+    """Of a fleet, each strategy at its own best P:D."""
     infeasible: str = ""
     """Why no plan exists; empty where one does."""
 
@@ -160,6 +159,9 @@ def survey_case(
     if not isinstance(profile, TurnClass):
         needed = "a workload of one class of turns is needed"
         raise BadInput(Fault("workload", needed, f"the mix {workload}", "survey its classes"))
+    if not profile.context_tokens:
+        needed = "a workload with a cached history is needed"
+        raise BadInput(Fault("workload", needed, f"{workload} with none", "choose another"))
     stretch = context_tokens / profile.context_tokens
     settings = {
         "workload.context_tokens": float(context_tokens),
@@ -179,11 +181,11 @@ def survey_row(
 ) -> SurveyRow:
     """One row of `model_survey`.
 
-    The small cluster is the node type's default, or three of the larger engine group where that
-    is more; the fleet is 120 groups.
+    The small cluster has the node type's default count, or three of the larger engine group where
+    that is more; a fleet runs the engines of the paper's 48P96D, at any P:D.
     """
-    append = read_profile("workloads", workload)
-    tokens = append.append_tokens if isinstance(append, TurnClass) else math.nan
+    profile = read_profile("workloads", workload)
+    tokens = profile.append_tokens if isinstance(profile, TurnClass) else math.nan
     row = SurveyRow(hardware, model, float(context_tokens), tokens, traffic)
 
     def case_of(nodes: int | None) -> Case:
@@ -193,37 +195,35 @@ def survey_row(
 
     try:
         case = case_of(None)
-        group = max(case.limits.prefill.group_nodes, case.limits.decode.group_nodes)
-        default = case.inputs.prefill_hardware.default_nodes or 0
-        if _LARGEST_DEFAULT * group > default:
-            case = case_of(_LARGEST_DEFAULT * group)
-        fleet = case_of(FLEET_GROUPS * group)
+        smallest = case.deployment.smallest()
+        groups = _SMALL_GROUPS * max(smallest.prefill.group_nodes, smallest.decode.group_nodes)
+        if groups > (case.inputs.prefill_hardware.default_nodes or 0):
+            case = case_of(groups)
+        fleet = case.deployment.at(*FLEET_NODES)
     except Infeasible as error:
         return dataclasses.replace(row, infeasible=str(error))
-    limits, turn = case.limits, case.limits.classes[0]
+    turn = fleet.classes[0]
     small = (case.nodes.prefill_nodes, case.nodes.decode_nodes)
-    matched = (group, PAPER_DECODE_PER_PREFILL * group)
-    gpus = (limits.prefill.hardware.gpus, limits.decode.hardware.gpus)
+    gpus = (fleet.prefill.hardware.gpus, fleet.decode.hardware.gpus)
     rate = turn.prefill_flop / turn.prefill_gpu_s * gpus[0] if turn.prefill_gpu_s else math.inf
     return dataclasses.replace(
         row,
-        kv_bytes_per_token=limits.layout.bytes_per_token,
+        kv_bytes_per_token=fleet.layout.bytes_per_token,
         hit_kv_bytes=turn.hit_kv_bytes,
         prefill_flop=turn.prefill_flop,
         cache_compute_ratio_gb_per_pflop=turn.hit_kv_bytes / 1e9 / (turn.prefill_flop / 1e15),
         node_balance_gb_per_pflop=node_balance_gb_per_pflop(
-            limits.prefill.node.storage_nic_read, rate
+            fleet.prefill.node.storage_nic_read, rate
         ),
         read_node_s=turn.read_s[0],
         prefill_node_s=turn.prefill_gpu_s / gpus[0],
         decode_node_s=turn.decode_gpu_s / gpus[1],
-        group_nodes=group,
         prefill_nodes=small[0],
         decode_nodes=small[1],
-        prefill_only_bottlenecks=_bottlenecks(case, "prefill-only", small),
-        dual_path_bottlenecks=_bottlenecks(case, "dual-path", small),
-        speedup=_gain(case, small),
-        storage_side_speedup=_gain(case, matched, lifted=_DECODE_LIMITS),
+        prefill_only_bottlenecks=_bottlenecks(case.limits, "prefill-only", small),
+        dual_path_bottlenecks=_bottlenecks(case.limits, "dual-path", small),
+        speedup=_gain(case.limits, small),
+        storage_side_speedup=_gain(fleet, _PAPER_PROPORTION, lifted=_DECODE_LIMITS),
         fleet_speedup=_own_best_gain(fleet),
     )
 
@@ -272,32 +272,41 @@ def fleet_gain(read_node_s: float, prefill_node_s: float, decode_node_s: float) 
     return alone / max(read_node_s, prefill_node_s + decode_node_s)
 
 
-def _capacity(case: Case, nodes: tuple[int, int], lifted: Sequence[str]) -> Array:
-    capacity = case.limits.capacity(*nodes)
+def _capacity(limits: Limits, nodes: tuple[int, int], lifted: Sequence[str]) -> Array:
+    capacity = limits.capacity(*nodes)
     for name in lifted:
         capacity[resource_index(name)] = math.inf
     return capacity
 
 
-def _bottlenecks(case: Case, strategy: str, nodes: tuple[int, int]) -> str:
-    _, _, load = bounds(case.limits, strategy, _capacity(case, nodes, ())[None])
+def _bottlenecks(limits: Limits, strategy: str, nodes: tuple[int, int]) -> str:
+    _, _, load = bounds(limits, strategy, _capacity(limits, nodes, ())[None])
     return ", ".join(RESOURCES[r] for r in np.flatnonzero(load[0] >= _BINDS))
 
 
-def _gain(case: Case, nodes: tuple[int, int], lifted: Sequence[str] = ()) -> float | None:
+def _gain(limits: Limits, nodes: tuple[int, int], lifted: Sequence[str] = ()) -> float | None:
     """Dual-path over prefill-only at one P:D, some capacities lifted; None where nothing binds."""
-    capacity = _capacity(case, nodes, lifted)[None]
+    capacity = _capacity(limits, nodes, lifted)[None]
     single, dual = (
-        float(bounds(case.limits, name, capacity)[0][0]) for name in ("prefill-only", "dual-path")
+        float(bounds(limits, name, capacity)[0][0]) for name in ("prefill-only", "dual-path")
     )
     return dual / single if math.isfinite(dual) else None
 
 
-def _own_best_gain(case: Case) -> float | None:
-    best = []
-    for name in ("prefill-only", "dual-path"):
-        rates = [option.turns_per_s[name] for option in case.nodes.options]
-        if any(rate is None for rate in rates):
-            return None
-        best.append(max(rate for rate in rates if rate is not None))
-    return best[1] / best[0]
+def _own_best_gain(limits: Limits) -> float | None:
+    """Dual-path over prefill-only, each at its own best P:D of `FLEET_NODES` in all."""
+    best = [_best_rate(limits, name) for name in ("prefill-only", "dual-path")]
+    return best[1] / best[0] if math.isfinite(best[1]) else None
+
+
+def _best_rate(limits: Limits, strategy: str) -> float:
+    """Largest bound over P:D: a grid over ln(P/D), then a finer one around its best point."""
+    low, high, best = -8.0, 8.0, 0.0
+    for _ in range(3):
+        grid = np.linspace(low, high, _GRID)
+        prefill = sum(FLEET_NODES) / (1.0 + np.exp(-grid))
+        rates, _, _ = bounds(limits, strategy, limits.capacity(prefill, sum(FLEET_NODES) - prefill))
+        at, step = int(rates.argmax()), (high - low) / (_GRID - 1)
+        best = max(best, float(rates[at]))
+        low, high = grid[at] - step, grid[at] + step
+    return best

@@ -25,16 +25,21 @@ app = typer.Typer(
 
 Hw = Annotated[
     str | None,
-    typer.Option("--hw", "--hardware", metavar="PROFILE", help="Node type of both sides: a name or a path."),
+    typer.Option(
+        "--hw", "--hardware", metavar="PROFILE", help="Node type of both sides: a name or a path."
+    ),
 ]
 PrefillHw = Annotated[
-    str | None, typer.Option("--prefill-hw", metavar="PROFILE", help="Node type of prefill, if another.")
+    str | None,
+    typer.Option("--prefill-hw", metavar="PROFILE", help="Node type of prefill, if another."),
 ]
 DecodeHw = Annotated[
-    str | None, typer.Option("--decode-hw", metavar="PROFILE", help="Node type of decode, if another.")
+    str | None,
+    typer.Option("--decode-hw", metavar="PROFILE", help="Node type of decode, if another."),
 ]
 Workload = Annotated[
-    str, typer.Option("--workload", metavar="PROFILE", help="What a turn looks like: a name or a path.")
+    str,
+    typer.Option("--workload", metavar="PROFILE", help="What a turn looks like: a name or a path."),
 ]
 ModelName = Annotated[
     str | None, typer.Option("--model", metavar="PROFILE", help="Model; absent = the workload's.")
@@ -50,11 +55,18 @@ Nodes = Annotated[
 ]
 PrefillNodes = Annotated[
     int | None,
-    typer.Option("--prefill-nodes", metavar="P", parser=whole_number("--prefill-nodes"), help="Prefill nodes."),
+    typer.Option(
+        "--prefill-nodes",
+        metavar="P",
+        parser=whole_number("--prefill-nodes"),
+        help="Prefill nodes.",
+    ),
 ]
 DecodeNodes = Annotated[
     int | None,
-    typer.Option("--decode-nodes", metavar="D", parser=whole_number("--decode-nodes"), help="Decode nodes."),
+    typer.Option(
+        "--decode-nodes", metavar="D", parser=whole_number("--decode-nodes"), help="Decode nodes."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -82,7 +94,9 @@ Traffic = Annotated[
 ]
 Format = Annotated[
     str,
-    typer.Option("--format", metavar="table|json|csv|markdown", help="How the answer is written to stdout."),
+    typer.Option(
+        "--format", metavar="table|json|csv|markdown", help="How the answer is written to stdout."
+    ),
 ]
 
 
@@ -104,7 +118,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     pass
@@ -130,8 +145,17 @@ def optimize(
 
     run_optimize(
         Question(
-            hw, workload, model, prefill_hw, decode_hw, nodes, prefill_nodes, decode_nodes,
-            tuple(settings or ()), tuple(unlimited or ()), traffic,
+            hw,
+            workload,
+            model,
+            prefill_hw,
+            decode_hw,
+            nodes,
+            prefill_nodes,
+            decode_nodes,
+            tuple(settings or ()),
+            tuple(unlimited or ()),
+            traffic,
         ),
         format,
     )
@@ -157,8 +181,17 @@ def explain(
 
     run_explain(
         Question(
-            hw, workload, model, prefill_hw, decode_hw, nodes, prefill_nodes, decode_nodes,
-            tuple(settings or ()), tuple(unlimited or ()), traffic,
+            hw,
+            workload,
+            model,
+            prefill_hw,
+            decode_hw,
+            nodes,
+            prefill_nodes,
+            decode_nodes,
+            tuple(settings or ()),
+            tuple(unlimited or ()),
+            traffic,
         ),
         format,
     )
@@ -182,7 +215,9 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name or path of a profile.")],
     kind: Annotated[
         str | None,
-        typer.Option("--kind", metavar="hardware|model|workload", help="Needed where a name is several."),
+        typer.Option(
+            "--kind", metavar="hardware|model|workload", help="Needed where a name is several."
+        ),
     ] = None,
     format: Format = "table",
 ) -> None:
@@ -194,7 +229,9 @@ def show(
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(metavar="hardware|model|workload", help="Kind of profile.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="hardware|model|workload", help="Kind of profile.")
+    ],
 ) -> None:
     """JSON Schema of a profile, for editors."""
     from dpplan.cli.profile_commands import run_schema
@@ -206,21 +243,28 @@ def schema(
 def import_model(
     config: Annotated[str, typer.Argument(metavar="CONFIG.JSON", help="A model's config.json.")],
     out: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write here; absent = stdout.")
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write here; absent = stdout."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Name of the profile; absent = the file's.")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Name of the profile; absent = the file's."),
     ] = None,
     ignore_field: Annotated[
         list[str] | None,
         typer.Option("--ignore-field", metavar="FIELD", help="A field you vouch for; repeatable."),
     ] = None,
     kv_dtype: Annotated[
-        str, typer.Option("--kv-dtype", metavar="DTYPE", help="Precision of the KV cache: the engine's choice.")
+        str,
+        typer.Option(
+            "--kv-dtype", metavar="DTYPE", help="Precision of the KV cache: the engine's choice."
+        ),
     ] = "fp8",
     weight_dtype: Annotated[
         str | None,
-        typer.Option("--weight-dtype", metavar="DTYPE", help="Precision of weights in place of the file's."),
+        typer.Option(
+            "--weight-dtype", metavar="DTYPE", help="Precision of weights in place of the file's."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 fine, 2 bad input, 3 infeasible, 4 a check found drift; 1 for an error of dpplan's own.
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if argv is None:
+        # A process of its own: a few MB of modules to load, then an answer and the end. Collecting
+        # garbage between imports and looking for plugins of the schema library cost a tenth of it.
+        gc.disable()
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         code = _run(arguments)
         output.flush()
@@ -68,14 +74,16 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, BrokenPipeError, output.CannotWrite):
         raise
     except Exception as error:
-        if (fault := usage_fault(error)) is not None:
-            output.message(str(fault))
+        if (usage := usage_fault(error)) is not None:
+            output.message(str(usage))
             return BadInput.exit_code
-        if type(error).__name__ == "Abort":  # typer's word for Ctrl-C
+        if type(error).__name__ == "Abort":  # older versions of typer raise this instead
             raise KeyboardInterrupt from None
         if os.environ.get("DPPLAN_TRACEBACK"):
             raise
         cure = "please report it; DPPLAN_TRACEBACK=1 shows where"
         output.message(f"internal error: {type(error).__name__}: {error}; {cure}")
         return EXIT_INTERNAL
+    if code == EXIT_INTERRUPTED:  # typer catches Ctrl-C itself
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0

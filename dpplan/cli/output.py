@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dpplan.errors import Fault
@@ -13,7 +15,17 @@ if TYPE_CHECKING:
     from dpplan.report.blocks import Document
     from dpplan.report.terminal import Screen
 
-__all__ = ["CannotWrite", "discard", "document", "flush", "json_document", "message", "screen", "text"]
+__all__ = [
+    "CannotWrite",
+    "discard",
+    "document",
+    "flush",
+    "json_document",
+    "message",
+    "quick_start",
+    "screen",
+    "text",
+]
 
 DEFAULT_WIDTH = 100
 """Columns of a terminal that doesn't tell, and the most that reports use."""
@@ -21,6 +33,22 @@ DEFAULT_WIDTH = 100
 
 class CannotWrite(Exception):
     """stdout is closed or its disk is full."""
+
+
+@contextmanager
+def quick_start() -> Iterator[None]:
+    """Around the imports of a command: they make no garbage, so none is looked for."""
+    import gc
+
+    # pydantic would read the metadata of every installed package in search of plug-ins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def text(content: str) -> None:

@@ -11,9 +11,10 @@ from dpplan.errors import BadInput, Infeasible
 
 if TYPE_CHECKING:
     from dpplan.planner import Case
+    from dpplan.report.blocks import Document
     from dpplan.result import Plan
 
-__all__ = ["FORMATS", "Question", "run_explain", "run_optimize"]
+__all__ = ["FORMATS", "Question", "run_explain", "run_optimize", "write_document"]
 
 FORMATS = ("table", "json", "csv", "markdown")
 
@@ -49,7 +50,7 @@ def run_optimize(question: Question, format: str) -> None:
     else:
         from dpplan.report.plan_document import plan_document
 
-        _write(plan_document(plan), format)
+        write_document(plan_document(plan), format)
 
 
 def run_explain(question: Question, format: str) -> None:
@@ -71,13 +72,14 @@ def run_explain(question: Question, format: str) -> None:
     else:
         from dpplan.report.explain_document import explain_document
 
-        _write(explain_document(plan, terms), format)
+        write_document(explain_document(plan, terms), format)
 
 
 def _answer(question: Question, format: str, schema: str) -> tuple[Case, Plan]:
     """Case and plan; an infeasible one is an answer too, so JSON says it on stdout."""
     faults = check_choice("--format", format, FORMATS)
-    from dpplan.planner import plan_case, prepare
+    with output.quick_start():
+        from dpplan.planner import plan_case, prepare
 
     try:
         case = prepare(
@@ -112,10 +114,8 @@ def _warn(plan: Plan) -> None:
         output.message(f"warning: {warning}")
 
 
-def _write(document: object, format: str) -> None:
-    from dpplan.report.blocks import Document
-
-    assert isinstance(document, Document)
+def write_document(document: Document, format: str) -> None:
+    """Print a report as a table or as Markdown."""
     if format == "markdown":
         from dpplan.report.markdown import render_markdown
 

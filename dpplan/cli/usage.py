@@ -8,7 +8,7 @@ from typing import Any
 
 from dpplan.errors import BadInput, Fault, did_you_mean
 
-__all__ = ["check_command", "check_choice", "usage_fault", "whole_number"]
+__all__ = ["check_choice", "check_command", "usage_fault", "whole_number"]
 
 _HELP = "see `{} --help`"
 
@@ -20,7 +20,9 @@ def check_command(arguments: Sequence[str]) -> None:
     first = arguments[0]
     known = list(getattr(command(), "commands", {}))
     if not first.startswith("-") and first not in known:
-        raise BadInput(Fault("command", "a command is needed", _quoted(first), did_you_mean(first, known)))
+        raise BadInput(
+            Fault("command", "a command is needed", _quoted(first), did_you_mean(first, known))
+        )
 
 
 def check_choice(option: str, value: str, choices: Sequence[str]) -> list[Fault]:
@@ -61,10 +63,12 @@ def usage_fault(error: Exception) -> Fault | None:
     path = getattr(context, "command_path", "dpplan")
     option = getattr(error, "option_name", None)
     params = getattr(getattr(context, "command", None), "params", [])
-    known = [name for param in params for name in getattr(param, "opts", ()) if name.startswith("-")]
+    known = [
+        name for param in params for name in getattr(param, "opts", ()) if name.startswith("-")
+    ]
     if option is not None:
         option = str(option)
-        if option in known:
+        if option in known or "requires" in str(getattr(error, "message", "")):
             return Fault(option, "a value is needed", "none", _HELP.format(path))
         cure = did_you_mean(option, [*known, "--help"])
         cure = _HELP.format(path) if cure.startswith("choose") else cure
@@ -72,11 +76,17 @@ def usage_fault(error: Exception) -> Fault | None:
     param = getattr(error, "param", None)
     if param is not None:
         names = [name for name in getattr(param, "opts", ()) if name.startswith("--")]
-        name = names[0] if names else (getattr(param, "human_readable_name", None) or str(param.name).upper())
+        name = (
+            names[0]
+            if names
+            else (getattr(param, "human_readable_name", None) or str(param.name).upper())
+        )
         if type(error).__name__ == "MissingParameter":
             return Fault(name, "a value is needed", "none", _HELP.format(path))
         return Fault(name, _sentence(str(getattr(error, "message", error))), "", _HELP.format(path))
-    extra = re.match(r"Got unexpected extra arguments? \((.*)\)", str(getattr(error, "message", "")), re.S)
+    extra = re.match(
+        r"Got unexpected extra arguments? \((.*)\)", str(getattr(error, "message", "")), re.S
+    )
     if extra:
         return Fault(path, "no further argument is needed", _quoted(extra[1]), _HELP.format(path))
     return Fault(path, _sentence(str(getattr(error, "message", error))), "", _HELP.format(path))

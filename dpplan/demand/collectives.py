@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from dpplan.profiles.architecture import Architecture
@@ -58,29 +59,44 @@ def remote_nodes_reached(
     """
     if nodes <= 1 or routed_experts == 0:
         return 0.0
-    if expert_groups > 1 and groups_per_token < expert_groups:
-        per_group = routed_experts / expert_groups
+    if expert_groups <= 1 or groups_per_token >= expert_groups:
         per_node = routed_experts / nodes
-        if per_node <= per_group:
-            # A node lies inside one group: chosen with chance G/groups, then k of the G groups'.
-            chance = groups_per_token / expert_groups
-            pool = groups_per_token * per_group
-            return (nodes - 1) * chance * (1 - _missed(pool, per_node, experts_per_token))
-        # A node holds whole groups: h of its q groups are among the G chosen (hypergeometric).
-        held = expert_groups / nodes
-        whole = max(1, round(held))
-        pool = groups_per_token * per_group
-        reached = 0.0
-        for chosen in range(1, min(whole, groups_per_token) + 1):
-            ways = (
-                math.comb(whole, chosen)
-                * math.comb(expert_groups - whole, groups_per_token - chosen)
-                / math.comb(expert_groups, groups_per_token)
-            )
-            reached += ways * (1 - _missed(pool, chosen * per_group, experts_per_token))
-        return (nodes - 1) * reached
-    per_node = routed_experts / nodes
-    return (nodes - 1) * (1 - _missed(routed_experts, per_node, experts_per_token))
+        return (nodes - 1) * (1 - _missed(routed_experts, per_node, experts_per_token))
+    reached = 0.0
+    for node in range(nodes):
+        # Experts lie in order, so a node holds a run of groups: whole ones, and parts at its ends.
+        first, last = node * expert_groups / nodes, (node + 1) * expert_groups / nodes
+        shares = [
+            min(last, group + 1) - max(first, group)
+            for group in range(math.floor(first), math.ceil(last))
+        ]
+        reached += _reached(
+            shares,
+            routed_experts / expert_groups,
+            expert_groups,
+            groups_per_token,
+            experts_per_token,
+        )
+    return (nodes - 1) * reached / nodes
+
+
+def _reached(
+    shares: list[float], per_group: float, groups: int, groups_per_token: int, chosen: int
+) -> float:
+    """Chance that a token reaches a node that holds these shares of groups."""
+    parts = [share for share in shares if share < 1 - 1e-9]
+    whole = len(shares) - len(parts)
+    chance = 0.0
+    for open_parts in itertools.product((0, 1), repeat=len(parts)):
+        partly = sum(share for share, is_open in zip(parts, open_parts, strict=True) if is_open)
+        for open_whole in range(whole + 1):
+            elsewhere = groups_per_token - open_whole - sum(open_parts)
+            if elsewhere < 0:
+                continue
+            ways = math.comb(whole, open_whole) * math.comb(groups - len(shares), elsewhere)
+            held = (open_whole + partly) * per_group
+            chance += ways * (1 - _missed(groups_per_token * per_group, held, chosen))
+    return chance / math.comb(groups, groups_per_token)
 
 
 def _missed(pool: float, held: float, chosen: int) -> float:

@@ -178,6 +178,8 @@ def largest_batch(
     """
     if math.isinf(tpot_s):
         return math.inf
+    if expert_share_per_token == 0.0:
+        expert_weight_s = 0.0  # experts that no token chooses are never read
     by_compute = tpot_s / compute_s_per_sequence if compute_s_per_sequence else math.inf
     room = tpot_s - shared_weight_s
     if room < 0:

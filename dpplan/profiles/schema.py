@@ -48,7 +48,14 @@ __all__ = [
 class Strict(BaseModel):
     """Base of every profile: an unknown key is an error, a value never changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=4000)
+    # Validators are built when a profile is first read: an inner class never needs its own.
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        str_max_length=4000,
+        defer_build=True,
+    )
 
 
 def _positive_quantity(value: object, dimension: str) -> float:

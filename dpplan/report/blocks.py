@@ -45,6 +45,8 @@ class Paragraph:
 
     text: str
     is_note: bool = False
+    is_strong: bool = False
+    indent: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dpplan.report.words import plain
 __all__ = ["escape", "render_markdown"]
 
 _SPECIAL = re.compile(r"([\\`*\[\]|~<])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_LEADING = re.compile(r"^([#+>=-]|\d+(?=[.)]))")
+_LEADING = re.compile(r"^(?:[#+>=-](?=\s|[#=-])|\d+(?=[.)]\s))")
 
 
 def render_markdown(document: Document) -> str:
@@ -24,15 +24,19 @@ def render_markdown(document: Document) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as itself, whatever Markdown would make of its characters.
+    r"""Text as itself, whatever Markdown would make of its characters.
 
     >>> escape("a|b 2*x")
-    'a\\\\|b 2\\\\*x'
+    'a\\|b 2\\*x'
     """
     flat = " ".join(plain(text).split())
     marked = _SPECIAL.sub(lambda match: "\\" + match[0], flat.replace("&", "&amp;"))
-    # An @name would notify somebody.
-    return _LEADING.sub(_shielded, marked.replace("@", "&#64;"))
+    return marked.replace("@", "&#64;")  # an @name would notify somebody
+
+
+def _paragraph(text: str) -> str:
+    """Escaped text that opens a line: no heading, list or quotation either."""
+    return _LEADING.sub(_shielded, escape(text))
 
 
 def _shielded(match: re.Match[str]) -> str:
@@ -44,9 +48,13 @@ def _block(block: Block) -> str:
         return _table(block)
     if isinstance(block, Items):
         marks = (f"{n}." if block.is_numbered else "-" for n in range(1, len(block.items) + 1))
-        return "\n".join(f"{mark} {escape(item)}" for mark, item in zip(marks, block.items, strict=True))
+        return "\n".join(
+            f"{mark} {_paragraph(item)}" for mark, item in zip(marks, block.items, strict=True)
+        )
     assert isinstance(block, Paragraph)
-    return f"<sub>{escape(block.text)}</sub>" if block.is_note else escape(block.text)
+    if block.is_strong:
+        return f"**{escape(block.text)}**"
+    return f"<sub>{escape(block.text)}</sub>" if block.is_note else _paragraph(block.text)
 
 
 def _table(table: Table) -> str:

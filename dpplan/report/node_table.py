@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dpplan.report.blocks import Block, Cell, Column, Paragraph, Section, Table
-from dpplan.report.words import number, percent, resources
+from dpplan.report.words import compact, number, percent
 from dpplan.result import STRATEGIES, NodeOption, Plan
 
 __all__ = ["node_section"]
@@ -48,7 +48,12 @@ def _shown(options: Sequence[NodeOption]) -> list[int]:
     wanted = [chosen, 0, count - 1]
     for name in STRATEGIES:
         wanted += [i for i, option in enumerate(options) if name in option.best_for][:1]
-    wanted += [i for n in range(1, count) for i in (chosen - n, chosen + n) if 0 <= i < count and n <= _AROUND]
+    wanted += [
+        i
+        for n in range(1, count)
+        for i in (chosen - n, chosen + n)
+        if 0 <= i < count and n <= _AROUND
+    ]
     step = max(1, count // _MOST_ROWS)
     wanted += range(0, count, step)
     return sorted(list(dict.fromkeys(wanted))[:_MOST_ROWS])
@@ -68,5 +73,5 @@ def _row(option: NodeOption, has_idle: bool) -> tuple[Cell, ...]:
         "-" if dual is None else number(dual / nodes),
         percent(option.decode_read_fraction),
         *([str(option.idle_nodes)] if has_idle else []),
-        resources(option.bottlenecks) or "nothing",
+        compact(option.bottlenecks) or "nothing",
     )

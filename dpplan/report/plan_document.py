@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from dpplan.report.blocks import Bar, Block, Cell, Column, Document, Items, Paragraph, Section, Table
+from dpplan.report.blocks import (
+    Bar,
+    Block,
+    Cell,
+    Column,
+    Document,
+    Items,
+    Paragraph,
+    Section,
+    Table,
+)
 from dpplan.report.node_table import node_section
-from dpplan.report.sentences import binding_sentence, headline, range_sentence, remedies, split_sentence
+from dpplan.report.sentences import (
+    binding_sentence,
+    headline,
+    meets,
+    range_sentence,
+    remedies,
+    split_sentence,
+)
 from dpplan.report.words import number, percent, resource, scaled, seconds, size, times
 from dpplan.result import EngineSummary, Plan, StrategyResult
 
@@ -29,7 +46,10 @@ def plan_document(plan: Plan) -> Document:
     sections = [
         Section("Warnings", (Items(plan.warnings),)) if plan.warnings else None,
         Section("Strategies", (_strategies(plan),)),
-        Section("What binds", (Items((*map(binding_sentence, plan.strategies.values()), split_sentence(plan))),)),
+        Section(
+            "What binds",
+            (Items((*map(binding_sentence, plan.strategies.values()), split_sentence(plan))),),
+        ),
         _remedy_section(plan),
         _utilisation(plan),
         _worth(plan),
@@ -37,7 +57,9 @@ def plan_document(plan: Plan) -> Document:
         node_section(plan),
         Section("One turn", (_turn(plan),)),
         Section("Engines", (_engines(plan),)),
-        Section("Assumptions", (Items(plan.assumptions, is_numbered=True),)) if plan.assumptions else None,
+        Section("Assumptions", (Items(plan.assumptions, is_numbered=True),))
+        if plan.assumptions
+        else None,
     ]
     return Document(headline(plan), tuple(section for section in sections if section is not None))
 
@@ -83,9 +105,7 @@ def _utilisation(plan: Plan) -> Section | None:
     names = list(dict.fromkeys(name for r in results for name in r.utilisation))
     loud = [n for n in names if max(r.utilisation.get(n, 0.0) for r in results) >= _QUIET]
     quiet = [n for n in names if n not in loud]
-    rows = tuple(
-        (resource(name), *(_bar(result, name) for result in results)) for name in loud
-    )
+    rows = tuple((resource(name), *(_bar(result, name) for result in results)) for name in loud)
     columns = (Column(""), *(Column(r.name, "right") for r in results))
     blocks: list[Block] = [Table(columns, rows)]
     if quiet:
@@ -109,7 +129,15 @@ def _worth(plan: Plan) -> Section | None:
             more = result.shadow_prices_if_more.get(name, price)
             less = result.shadow_prices_if_less.get(name, price)
             is_kink = is_kink or abs(more - less) > 1e-6
-            rows.append((resource(name), result.name, f"{price:.2f}", _change(more, "+"), _change(less, "-")))
+            rows.append(
+                (
+                    resource(name),
+                    result.name,
+                    f"{price:.2f}",
+                    _change(more, "+"),
+                    _change(less, "-"),
+                )
+            )
     if not rows:
         return None
     columns = (
@@ -119,10 +147,15 @@ def _worth(plan: Plan) -> Section | None:
         Column("1 % more gives", "right"),
         Column("1 % less costs", "right"),
     )
-    said = "share: relative throughput per relative capacity of the resource; the shares of a strategy sum to 1."
+    said = (
+        "share: relative throughput per relative capacity of the resource; "
+        "the shares of a strategy sum to 1."
+    )
     if is_kink:
         said += " Where more and less differ, several limits meet: one of them alone gains less."
-    return Section("What capacity is worth", (Table(columns, tuple(rows)), Paragraph(said, is_note=True)))
+    return Section(
+        "What capacity is worth", (Table(columns, tuple(rows)), Paragraph(said, is_note=True))
+    )
 
 
 def _change(elasticity: float, sign: str) -> str:
@@ -135,18 +168,19 @@ def _range(plan: Plan) -> Section:
     for term in plan.bottleneck_free.terms:
         limit, kind = term["p_over_d"], term["kind"]
         if kind == "always" or limit is None or not term["satisfiable"]:
-            said, holds = ("whatever P/D" if term["satisfiable"] else "no P/D meets it"), term["satisfiable"]
+            said = "whatever P/D" if term["satisfiable"] else "no P/D meets it"
         else:
             said = f"{kind} {number(limit)}"
-            slack = 1e-12 * here
-            holds = here >= limit - slack if kind == "at least" else here <= limit + slack
-        rows.append((resource(term["resource"]), term["equation"], said, "met" if holds else "BROKEN"))
+        holds = meets(term, here)
+        rows.append(
+            (resource(term["resource"]), term["equation"], said, "met" if holds else "BROKEN")
+        )
     columns = (Column(""), Column("condition"), Column("P/D", "right"), Column("here"))
     broken = frozenset(i for i, row in enumerate(rows) if row[3] == "BROKEN")
     blocks: list[Block] = [Paragraph(range_sentence(plan))]
     if rows:
         blocks.append(Table(columns, tuple(rows), strong=broken))
-        note = "C: what one node of that side delivers; S_p, S_d: storage NIC rate of a prefill, decode node."
+        note = "C: what one node of that side delivers; S_p, S_d: its storage NICs, by side."
         blocks.append(Paragraph(note, is_note=True))
     return Section("Bottleneck-free P/D", tuple(blocks))
 

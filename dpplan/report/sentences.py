@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dpplan.report.words import SINGULAR, join, number, percent, resource, resources, times
 from dpplan.result import NextLimit, Plan, StrategyResult
 
-__all__ = ["binding_sentence", "cluster", "headline", "range_sentence", "remedies", "split_sentence"]
+__all__ = [
+    "binding_sentence",
+    "cluster",
+    "headline",
+    "meets",
+    "range_sentence",
+    "remedies",
+    "split_sentence",
+]
 
 _ALSO_SHOWN = 3
+_SLIGHT = 0.005
+"""A gain that isn't worth advice on how to get it."""
 
 _CURES = {
     "storage_nic_read": "more storage NICs, or more {side} nodes",
@@ -48,14 +61,22 @@ def binding_sentence(result: StrategyResult) -> str:
         return f"{result.name}: nothing binds, so there is no bound."
     full = f"{resources(result.bottlenecks)} {_verb(result.bottlenecks, 'are', 'is')} full"
     rest = sorted(
-        ((use, name) for name, use in result.utilisation.items() if name not in result.bottlenecks and use >= 0.01),
+        (
+            (use, name)
+            for name, use in result.utilisation.items()
+            if name not in result.bottlenecks and use >= 0.01
+        ),
         reverse=True,
     )
     groups: dict[str, list[str]] = {}
     for use, name in rest:
         groups.setdefault(percent(use), []).append(name)
-    shown = [f"{resources(names)} at {share}" for share, names in list(groups.items())[:_ALSO_SHOWN]]
-    return f"{result.name}: {full}" + (f"; {join(shown)}." if shown else "; nothing else is used by 1 %.")
+    shown = [
+        f"{resources(names)} at {share}" for share, names in list(groups.items())[:_ALSO_SHOWN]
+    ]
+    return f"{result.name}: {full}" + (
+        f"; {join(shown)}." if shown else "; nothing else is used by 1 %."
+    )
 
 
 def split_sentence(plan: Plan) -> str:
@@ -71,7 +92,8 @@ def split_sentence(plan: Plan) -> str:
     if high - low <= 1e-9:
         return f"{said}; no other split reaches this bound."
     span = f"{_precise(low)} to {_precise(high)}"
-    return f"{said}; any share from {span} reaches the same bound, this one loads the rest most evenly."
+    reach = f"any share from {span} reaches the same bound"
+    return f"{said}; {reach}, this one loads the rest most evenly."
 
 
 def range_sentence(plan: Plan) -> str:
@@ -86,17 +108,36 @@ def range_sentence(plan: Plan) -> str:
         said = f"The range is empty: P/D at least {number(low)} and at most {number(high)}."
     else:
         said = f"P/D from {number(low)} to {number(high)}."
-    here = f"This plan stands at {number(span.p_over_d)}: {span.reason}."
-    return f"{said} {here}"
+    short = [term["resource"] for term in span.terms if not meets(term, span.p_over_d)]
+    reason = span.reason
+    if short:
+        reason = f"not all storage NICs can be full, {resources(short)} would be overloaded"
+    return f"{said} This plan stands at {number(span.p_over_d)}: {reason}."
+
+
+def meets(term: Mapping[str, Any], p_over_d: float) -> bool:
+    """Whether a P/D meets one term of the bottleneck-free range."""
+    limit = term["p_over_d"]
+    if limit is None or not term["satisfiable"] or term["kind"] == "always":
+        return bool(term["satisfiable"])
+    slack = 1e-12 * p_over_d
+    if term["kind"] == "at least":
+        return bool(p_over_d >= limit - slack)
+    return bool(p_over_d <= limit + slack)
 
 
 def remedies(plan: Plan) -> tuple[str, ...]:
     """For each bottleneck: how much more of it helps, how far, and how to get it."""
-    dual = plan["dual-path"]
-    return tuple(_remedy(plan, dual, item) for item in dual.next_limits)
+    lifts = (_remedy(plan, item) for item in plan["dual-path"].next_limits)
+    moves = (
+        f"With the nodes there are: {advice.text} gives {number(advice.turns_per_s)} turns/s "
+        f"(+{percent(advice.gain_fraction)}); {advice.option}"
+        for advice in plan.advice
+    )
+    return (*lifts, *moves)
 
 
-def _remedy(plan: Plan, dual: StrategyResult, item: NextLimit) -> str:
+def _remedy(plan: Plan, item: NextLimit) -> str:
     lifted = item.lifted.split(" + ")
     what = resources(lifted)
     together = " together" if len(lifted) > 1 else ""
@@ -104,8 +145,9 @@ def _remedy(plan: Plan, dual: StrategyResult, item: NextLimit) -> str:
     cure = f" Get it by: {'; '.join(cures)}." if len(lifted) == 1 else ""
     if item.turns_per_s is None or item.gain_fraction is None:
         return f"{what}{together}: without limit there, nothing binds any more.{cure}"
-    if item.gain_fraction < 5e-4:
-        return f"{what}{together}: more gains nothing, {_next(item)} already."
+    if item.gain_fraction < _SLIGHT:
+        gain = "nothing" if item.gain_fraction < 1e-6 else f"only {percent(item.gain_fraction)}"
+        return f"{what}{together}: more gains {gain}, then {_next(item)}."
     reach = f"gives up to {number(item.turns_per_s)} turns/s (+{percent(item.gain_fraction)})"
     factor = f"{times(item.enough_factor)} as much" if item.enough_factor is not None else "more"
     return f"{what}{together}: {factor} {reach}, then {_next(item)}.{cure}"
@@ -123,14 +165,17 @@ def _cure(plan: Plan, name: str) -> str:
         return "more prefill nodes, faster GPUs, or shorter appends"
     if kind == "gpu":
         by = plan.decode_engine.batch_limit
-        batch = {"hbm": ", more HBM for larger batches", "tpot": ", a looser TPOT for larger batches"}
+        batch = {
+            "hbm": ", more HBM for larger batches",
+            "tpot": ", a looser TPOT for larger batches",
+        }
         return f"more decode nodes, faster GPUs{batch.get(by or '', '')}, or shorter outputs"
     return _CURES.get(kind if dot else name, f"more {resource(name)}").format(side=side)
 
 
 def _verb(names: tuple[str, ...], plural: str, singular: str) -> str:
-    one = len(names) == 1 and names[0].rpartition(".")[2] in SINGULAR
-    return singular if one else plural
+    kinds = {name.rpartition(".")[2] for name in names}
+    return singular if len(kinds) == 1 and kinds <= SINGULAR else plural
 
 
 def _precise(fraction: float) -> str:

@@ -4,7 +4,7 @@ A plan's columns, which don't change within `dpplan.optimize/1`:
 
 section
     inputs, result, demand, engine, strategy, utilisation, shadow_price, next_limit,
-    bottleneck_free, nodes, assumption or warning.
+    bottleneck_free, nodes, advice, assumption or warning.
 strategy
     prefill-only, dual-path, oracle, or empty where the row is of the whole plan.
 item
@@ -33,7 +33,15 @@ from dpplan.result import Plan, StrategyResult
 if TYPE_CHECKING:
     from dpplan.explain import Term
 
-__all__ = ["PLAN_COLUMNS", "TERM_COLUMNS", "plan_csv", "plan_rows", "terms_csv", "to_csv", "unit_of"]
+__all__ = [
+    "PLAN_COLUMNS",
+    "TERM_COLUMNS",
+    "plan_csv",
+    "plan_rows",
+    "terms_csv",
+    "to_csv",
+    "unit_of",
+]
 
 PLAN_COLUMNS = ("section", "strategy", "item", "quantity", "value", "unit")
 TERM_COLUMNS = ("tag", "name", "equation", "numbers", "value", "unit", "source")
@@ -134,7 +142,14 @@ def plan_rows(plan: Plan) -> Iterator[Row]:
         yield "bottleneck_free", "dual-path", "", key, getattr(span, key), unit_of(key)
     for term in span.terms:
         quantity = f"{term['kind'].replace(' ', '_')}_p_over_d"
-        yield "bottleneck_free", "dual-path", term["resource"], quantity, term["p_over_d"], "nodes/node"
+        yield (
+            "bottleneck_free",
+            "dual-path",
+            term["resource"],
+            quantity,
+            term["p_over_d"],
+            "nodes/node",
+        )
     for option in plan.node_options:
         item = f"{option.prefill_nodes}P{option.decode_nodes}D"
         for name, rate in option.turns_per_s.items():
@@ -145,6 +160,11 @@ def plan_rows(plan: Plan) -> Iterator[Row]:
         share = option.decode_read_fraction
         yield "nodes", "dual-path", item, "decode_read_fraction", share, "fraction"
         yield "nodes", "dual-path", item, "bottlenecks", " ".join(option.bottlenecks), ""
+    for index, advice in enumerate(plan.advice, 1):
+        yield "advice", "dual-path", str(index), "text", advice.text, ""
+        yield "advice", "dual-path", str(index), "option", advice.option, ""
+        yield "advice", "dual-path", str(index), "turns_per_s", advice.turns_per_s, "turns/s"
+        yield "advice", "dual-path", str(index), "gain_fraction", advice.gain_fraction, "fraction"
     for section, lines in (("assumption", plan.assumptions), ("warning", plan.warnings)):
         for index, line in enumerate(lines, 1):
             yield section, "", str(index), section, line, ""

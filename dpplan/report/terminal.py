@@ -10,7 +10,17 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from dpplan.report.blocks import Bar, Block, Cell, Column, Document, Items, Paragraph, Section, Table
+from dpplan.report.blocks import (
+    Bar,
+    Block,
+    Cell,
+    Column,
+    Document,
+    Items,
+    Paragraph,
+    Section,
+    Table,
+)
 from dpplan.report.words import plain
 
 __all__ = ["Screen", "fold", "render", "width_of"]
@@ -50,7 +60,7 @@ def _section(section: Section, screen: Screen) -> list[str]:
         head = Column(section.title.upper(), table.columns[0].align, table.columns[0].may_wrap)
         lines += _table(Table((head, *table.columns[1:]), table.rows, table.strong), screen)
     elif section.title:
-        lines += _emphasised([plain(section.title).upper()], "1", screen)
+        lines += _emphasised(fold(plain(section.title).upper(), screen.width), "1", screen)
     for block in blocks:
         lines += _block(block, screen)
     return lines
@@ -62,7 +72,10 @@ def _block(block: Block, screen: Screen) -> list[str]:
     if isinstance(block, Items):
         return _items(block, screen)
     assert isinstance(block, Paragraph)
-    lines = fold(plain(block.text), screen.width)
+    room = max(8, screen.width - block.indent)
+    lines = [" " * block.indent + line for line in fold(plain(block.text), room)]
+    if block.is_strong:
+        return _emphasised(lines, "1", screen)
     return _emphasised(lines, "2", screen) if block.is_note else lines
 
 
@@ -108,7 +121,11 @@ def fold(text: str, width: int) -> list[str]:
         if line:
             lines.append(line)
         while width_of(word) > width:
-            cut = next(n for n in range(min(len(word), width), 0, -1) if width_of(word[:n]) <= width or n == 1)
+            cut = next(
+                n
+                for n in range(min(len(word), width), 0, -1)
+                if width_of(word[:n]) <= width or n == 1
+            )
             lines.append(word[:cut])
             word = word[cut:]
         line = word
@@ -117,7 +134,9 @@ def fold(text: str, width: int) -> list[str]:
 
 def _table(table: Table, screen: Screen) -> list[str]:
     rows = [[_flat(cell) for cell in row] for row in table.rows]
-    has_bar = [any(isinstance(row[i], Bar) for row in table.rows) for i in range(len(table.columns))]
+    has_bar = [
+        any(isinstance(row[i], Bar) for row in table.rows) for i in range(len(table.columns))
+    ]
     titles = [plain(column.title) for column in table.columns]
     columns = range(len(titles))
     cells = [max([width_of(_text(row[i])) for row in rows], default=0) for i in columns]
@@ -125,7 +144,9 @@ def _table(table: Table, screen: Screen) -> list[str]:
     gaps = _GAP * (len(natural) - 1)
     bars = 0
     for wanted in range(_BAR_CELLS, 3, -1) if any(has_bar) else ():
-        drawn = [max(natural[i], cells[i] + 1 + wanted) if has_bar[i] else natural[i] for i in columns]
+        drawn = [
+            max(natural[i], cells[i] + 1 + wanted) if has_bar[i] else natural[i] for i in columns
+        ]
         if sum(drawn) + gaps <= screen.width:
             bars, natural = wanted, drawn
             break
@@ -170,7 +191,10 @@ def _row(row: list[Cell], table: Table, widths: list[int], bars: int, screen: Sc
     height = max(len(cell) for cell in cells)
     return [
         (" " * _GAP)
-        .join(cell[n] if n < len(cell) else " " * width for cell, width in zip(cells, widths, strict=True))
+        .join(
+            cell[n] if n < len(cell) else " " * width
+            for cell, width in zip(cells, widths, strict=True)
+        )
         .rstrip()
         for n in range(height)
     ]
@@ -201,8 +225,11 @@ def _records(table: Table, screen: Screen) -> list[str]:
     if title:
         lines += _emphasised(fold(title, screen.width), "1", screen)
     for row in table.rows:
-        lines += fold(plain(_text(row[0])), screen.width)
+        lines += fold(plain(_text(row[0])).strip(), screen.width)
         for cell, column in zip(row[1:], table.columns[1:], strict=True):
-            said = f"{plain(column.title)}: {plain(_text(cell))}" if column.title else plain(_text(cell))
+            text = plain(_text(cell)).strip()
+            said = f"{plain(column.title)}: {text}" if column.title.strip() and text else text
+            if not said:
+                continue
             lines += [f"  {line}" for line in fold(said, max(8, screen.width - 2))]
     return lines

@@ -6,28 +6,42 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["join", "number", "percent", "plain", "resource", "resources", "scaled", "seconds", "size", "times"]
+__all__ = [
+    "SINGULAR",
+    "compact",
+    "join",
+    "number",
+    "percent",
+    "plain",
+    "resource",
+    "resources",
+    "scaled",
+    "seconds",
+    "size",
+    "times",
+]
 
 _NOUNS = {
-    "storage_nic_read": "storage NICs (reads)",
-    "storage_nic_write": "storage NICs (writes)",
-    "compute_nic_read": "compute NICs (reads)",
-    "compute_nic_write": "compute NICs (writes)",
+    "storage_nic_read": "storage NICs",
+    "storage_nic_write": "storage NIC writes",
+    "compute_nic_read": "compute NIC reads",
+    "compute_nic_write": "compute NIC writes",
     "dram": "DRAM bandwidth",
     "gpu": "GPUs",
     "hbm": "HBM",
     "kv_buffer": "DRAM KV buffer",
-    "storage_backend_read": "storage backend (reads)",
-    "storage_backend_write": "storage backend (writes)",
+    "storage_backend_read": "storage backend",
+    "storage_backend_write": "storage backend writes",
 }
-SINGULAR = frozenset({"dram", "hbm", "kv_buffer", "storage_backend_read", "storage_backend_write"})
+"""Storage NICs are there to read the KV cache: only their writes are called so."""
+SINGULAR = frozenset({"dram", "hbm", "kv_buffer", "storage_backend_read"})
 _STEPS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def plain(text: object) -> str:
-    """Text fit for a terminal or a file: one line, no control or invisible formatting characters.
+    r"""Text fit for a terminal or a file: one line, no control or invisible formatting characters.
 
-    >>> plain("a\\x1b[31mb\\nc")
+    >>> plain("a\x1b[31mb\nc")
     'a[31mb c'
     """
     flat = "".join(" " if c.isspace() else c for c in str(text))
@@ -54,7 +68,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{rounded:,.{max(0, digits - 1 - magnitude)}f}"
 
 
-def scaled(value: float | None, unit: str) -> str:
+def scaled(value: float | None, unit: str, digits: int = 3) -> str:
     """A rate with the prefix that keeps it short.
 
     >>> scaled(120.17e9, "B/s"), scaled(15051.5, "tok/s")
@@ -63,9 +77,9 @@ def scaled(value: float | None, unit: str) -> str:
     if value is None:
         return "-"
     for factor, prefix in _STEPS:
-        if float(f"{abs(value):.2e}") >= factor:
-            return f"{number(value / factor)} {prefix}{unit}"
-    return f"{number(value)} {unit}"
+        if float(f"{abs(value):.{digits - 1}e}") >= factor:
+            return f"{number(value / factor, digits)} {prefix}{unit}"
+    return f"{number(value, digits)} {unit}"
 
 
 def size(value: float | None) -> str:
@@ -81,6 +95,8 @@ def seconds(value: float | None) -> str:
     """
     if value is None:
         return "-"
+    if value == 0:
+        return "0 s"
     if value < 1e-3:
         return f"{number(value * 1e6)} us"
     return f"{number(value * 1e3)} ms" if value < 1 else f"{number(value)} s"
@@ -120,17 +136,17 @@ def resource(name: str) -> str:
     """A resource in words.
 
     >>> resource("prefill.storage_nic_read"), resource("storage_backend_read")
-    ('prefill storage NICs (reads)', 'storage backend (reads)')
+    ('prefill storage NICs', 'storage backend')
     """
     side, dot, kind = name.partition(".")
     return f"{side} {_NOUNS.get(kind, kind)}" if dot else _NOUNS.get(name, name)
 
 
 def resources(names: Sequence[str]) -> str:
-    """Several, sides of the same kind taken together.
+    """Several in a sentence; "all" where both sides' are meant.
 
     >>> resources(["prefill.storage_nic_read", "decode.storage_nic_read", "decode.gpu"])
-    'prefill and decode storage NICs (reads) and decode GPUs'
+    'all storage NICs and decode GPUs'
     """
     sides: dict[str, list[str]] = {}
     for name in names:
@@ -138,14 +154,29 @@ def resources(names: Sequence[str]) -> str:
         sides.setdefault(kind if dot else name, []).append(side if dot else "")
     phrases = []
     for kind, found in sides.items():
-        prefix = " and ".join(side for side in ("prefill", "decode") if side in found)
-        noun = _NOUNS.get(kind, kind)
-        phrases.append(f"{prefix} {noun}" if prefix else noun)
+        side = "all" if len(found) > 1 else found[0]
+        phrases.append(f"{side} {_NOUNS.get(kind, kind)}".strip())
     return join(phrases)
 
 
+def compact(names: Sequence[str]) -> str:
+    """Several resources for a narrow column, by side.
+
+    >>> compact(["prefill.storage_nic_read", "decode.storage_nic_read", "decode.dram"])
+    'prefill storage NICs; decode storage NICs, DRAM bandwidth'
+    """
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        side, dot, kind = name.partition(".")
+        kinds.setdefault(side if dot else "", []).append(_NOUNS.get(kind if dot else name, name))
+    both = kinds.get("prefill")
+    if both is not None and both == kinds.get("decode"):
+        kinds = {"both": both} | {side: nouns for side, nouns in kinds.items() if not side}
+    return "; ".join(f"{side} {', '.join(nouns)}".strip() for side, nouns in kinds.items())
+
+
 def join(parts: Sequence[str]) -> str:
-    """"a, b and c"."""
+    """Parts of a sentence: "a, b and c"."""
     if len(parts) < 2:
         return "".join(parts)
     return f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,197 @@
+"""`dpplan import-model`: a `config.json` from anywhere to a model profile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from dpplan.cli import output
+from dpplan.cli.usage import check_choice
+from dpplan.errors import BadInput, Fault
+
+__all__ = ["parse_config", "run_import"]
+
+MAX_CONFIG_BYTES: Final = 4 << 20
+"""Configs are kilobytes; quantised ones with a list of modules reach a megabyte."""
+_NAME: Final = re.compile(r"[A-Za-z0-9][\w.+-]{0,79}")
+
+
+def run_import(
+    config: str,
+    out: str | None,
+    name: str | None,
+    ignore: tuple[str, ...],
+    kv_dtype: str,
+    weight_dtype: str | None,
+    force: bool,
+) -> None:
+    """Print or write the profile; say the derived counts on stderr."""
+    from dpplan.profiles.huggingface import read_config
+    from dpplan.profiles.model import Dtype, Model
+    from dpplan.profiles.model_import import import_model
+    from dpplan.profiles.schema import validate_document
+    from dpplan.profiles.yaml_reader import parse_yaml, read_bytes
+
+    dtypes = get_args(Dtype)
+    faults = check_choice("--kv-dtype", kv_dtype, dtypes)
+    if weight_dtype is not None:
+        faults += check_choice("--weight-dtype", weight_dtype, dtypes)
+    if out is not None and not force and os.path.lexists(out):
+        faults.append(
+            Fault(
+                f"-o {out}",
+                "a file that does not exist is needed",
+                "an existing one",
+                "add --force",
+            )
+        )
+    chosen = name if name is not None else _name(config, out)
+    if not _NAME.fullmatch(chosen):
+        needed = "a name of letters, digits and . _ + - is needed"
+        faults.append(Fault("--name", needed, repr(chosen[:60]), "give one with --name"))
+    if not config or "\0" in config:
+        faults.append(Fault("CONFIG.JSON", "a path is needed", repr(config[:60])))
+    if faults:
+        raise BadInput(faults)
+    content = parse_config(read_bytes(Path(config), config, MAX_CONFIG_BYTES), config)
+    architecture, _ = read_config(content, config, ignore)
+    options: dict[str, Any] = {"kv_dtype": kv_dtype, "weight_dtype": weight_dtype}
+    written = import_model(content, chosen, where=Path(config).name, ignore=ignore, **options)
+    validate_document(parse_yaml(written, f"profile {chosen}"), Model)
+    if out is None:
+        output.text(written)
+    else:
+        _write(Path(out), written, force)
+        output.message(f"wrote {out}")
+    counts = architecture.parameters
+    tables = (
+        "the embedding, tied, counted once" if counts.tied_embeddings else "both embeddings counted"
+    )
+    output.message(
+        f"derived: {counts.total / 1e9:.4g} G parameters, {counts.active / 1e9:.4g} G active "
+        f"per token ({tables}; MTP layers and vision or audio towers are not)"
+    )
+
+
+def parse_config(data: bytes, where: str) -> dict[str, Any]:
+    """The mapping of a JSON file, which must be plain: UTF-8, no key twice, no NaN.
+
+    Raises
+    ------
+    BadInput
+        With the line, or all the keys that stand twice.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        got = f"byte 0x{data[error.start]:02x}"
+        raise BadInput(Fault(f"{where}:{line}", "UTF-8 text is needed", got)) from None
+    if text.startswith("\ufeff"):
+        cure = "save the file as UTF-8 without byte-order mark"
+        raise BadInput(Fault(where, "UTF-8 text is needed", "a byte-order mark", cure))
+    twice: dict[str, None] = {}
+    numbers: dict[str, None] = {}
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        known: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in known:
+                twice[key] = None
+            known[key] = value
+        return known
+
+    def constant(word: str) -> float:
+        numbers[word] = None
+        return 0.0
+
+    try:
+        value = json.loads(
+            text, object_pairs_hook=mapping, parse_constant=constant, parse_float=_float
+        )
+    except json.JSONDecodeError as error:
+        got = f"{error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
+        raise BadInput(Fault(f"{where}:{error.lineno}", "valid JSON is needed", got)) from None
+    except RecursionError:
+        raise BadInput(Fault(where, "a config is needed", "nesting without end")) from None
+    except ValueError:  # a number of thousands of digits
+        raise BadInput(
+            Fault(where, "numbers of reasonable length are needed", "a huge one")
+        ) from None
+    faults = [
+        Fault(
+            _located(text, where, f'"{key}"'),
+            "a key once is needed",
+            f"{key[:60]!r} twice",
+            "remove one",
+        )
+        for key in list(twice)[:20]
+    ]
+    faults += [
+        Fault(
+            _located(text, where, word),
+            "a finite number is needed",
+            word,
+            "JSON has no such number",
+        )
+        for word in numbers
+    ]
+    if faults:
+        raise BadInput(faults)
+    if not isinstance(value, dict):
+        got = "a list" if isinstance(value, list) else "a single value"
+        raise BadInput(
+            Fault(where, "a mapping of fields is needed", got, "give a model's config.json")
+        )
+    return value
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError("out of range")
+    return value
+
+
+def _located(text: str, where: str, token: str) -> str:
+    """File and line of a token's last occurrence."""
+    position = text.rfind(token)
+    return where if position < 0 else f"{where}:{text.count(chr(10), 0, position) + 1}"
+
+
+def _name(config: str, out: str | None) -> str:
+    """What the output is called, else the file, else (every config.json) its folder."""
+    if out is not None:
+        return Path(out).stem
+    path = Path(config)
+    return path.stem if path.stem != "config" else path.absolute().parent.name
+
+
+def _write(target: Path, content: str, force: bool) -> None:
+    """All or nothing: written beside the target, then put in its place in one step."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with open(beside, "x", encoding="utf-8", newline="\n") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if force:
+                os.replace(beside, target)
+            else:
+                os.link(beside, target)  # fails where a file has appeared meanwhile
+        finally:
+            beside.unlink(missing_ok=True)
+    except FileExistsError:
+        fault = Fault(
+            f"-o {target}", "a file that does not exist is needed", "an existing one", "add --force"
+        )
+        raise BadInput(fault) from None
+    except OSError as error:
+        got = (error.strerror or type(error).__name__).lower()
+        raise BadInput(
+            Fault(f"-o {target}", "a writable path is needed", got, "check folder and permissions")
+        ) from None
