@@ -1,8 +1,4 @@
-"""Several pools of unlike nodes on either side: the largest throughput, or the cheapest fleet (L).
-
-A way to serve a turn is a pair of pools and a route; every pool has its own rows of the traffic
-table. Limits are those of the two-sided plan, worked out once per pair.
-"""
+"""The largest throughput of given pools, and the cheapest fleet that sustains a demand (L)."""
 
 from __future__ import annotations
 
@@ -12,20 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dpplan.demand import Counting
-from dpplan.engines import SideOptions
 from dpplan.errors import BadInput, Fault, Infeasible
-from dpplan.limits import Deployment, Limits, Side
 from dpplan.lp import LpAnswer, maximise_turns, minimise_cost
-from dpplan.placement import MAX_ENGINE_NODES
-from dpplan.profiles.library import Inputs, load_inputs
-from dpplan.routes import RESOURCES, ROUTES
+from dpplan.pools import PoolSet, assemble_pools
+from dpplan.routes import ROUTES
 
 __all__ = ["FleetPlan", "PoolCount", "optimize_pools", "size"]
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -73,25 +63,6 @@ class FleetPlan:
         return {"schema": "dpplan.size/1", **plain}
 
 
-@dataclass(frozen=True)
-class _Pools:
-    """The LP's arrays of a set of pools."""
-
-    inputs: Inputs
-    sides: tuple[tuple[str, Side], ...]
-    """("prefill" or "decode", side) by pool."""
-    rows: tuple[str, ...]
-    pool_of_row: tuple[int | None, ...]
-    use: Array
-    """(classes, ways, rows)"""
-    per_engine: Array
-    """What an engine of the row's pool adds, (rows,)."""
-    ways: tuple[tuple[int, int, int], ...]
-    """(prefill pool, decode pool, route) by way."""
-    hit_kv_bytes: Array
-    weights: Array
-
-
 def optimize_pools(
     workload: str,
     *,
@@ -133,7 +104,7 @@ def optimize_pools(
     >>> abs(fleet.turns_per_s / plan["dual-path"].turns_per_s - 1) < 1e-9
     True
     """
-    pools = _assemble(workload, prefill, decode, model, strategy, traffic, unlimited, settings)
+    pools = assemble_pools(workload, prefill, decode, model, strategy, traffic, unlimited, settings)
     counts = [*prefill.values(), *decode.values()]
     engines = []
     for (side, built), nodes in zip(pools.sides, counts, strict=True):
@@ -144,7 +115,7 @@ def optimize_pools(
                 [f"{side}.hbm"],
             )
         engines.append(nodes // built.group_nodes)
-    answer = maximise_turns(pools.use, _grown(pools, engines), pools.weights, balance=True)
+    answer = maximise_turns(pools.use, pools.capacity(engines), pools.weights, balance=True)
     return _fleet_plan(pools, strategy, traffic, engines, answer, None, None)
 
 
@@ -195,7 +166,7 @@ def size(
         got = "both" if len(given) == 2 else str(given[0]) if given else "neither"
         needed = "one demand above zero is needed: turns_per_s or sessions_per_s"
         raise BadInput(Fault("demand", needed, got))
-    pools = _assemble(
+    pools = assemble_pools(
         workload,
         dict.fromkeys(prefill_hardware),
         dict.fromkeys(decode_hardware),
@@ -205,8 +176,8 @@ def size(
         unlimited,
         settings,
     )
-    demand = given[0] if turns_per_s is not None else given[0] / _sessions_per_turn(pools)
-    cost, _ = _costs(pools)
+    demand = given[0] if turns_per_s is not None else given[0] / pools.sessions_per_turn
+    cost, _ = pools.costs()
     fleet = minimise_cost(
         pools.use,
         pools.per_engine,
@@ -221,141 +192,8 @@ def size(
     )
 
 
-def _sessions_per_turn(pools: _Pools) -> float:
-    return sum(c.weight_fraction / c.turns.turns_per_session for c in pools.inputs.classes)
-
-
-def _assemble(
-    workload: str,
-    prefill: Mapping[str, int | None],
-    decode: Mapping[str, int | None],
-    model: str | None,
-    strategy: str,
-    traffic: Counting,
-    unlimited: Collection[str],
-    settings: Sequence[str] | Mapping[str, object],
-) -> _Pools:
-    """The LP of pools; a node type without a count becomes one pool per engine size."""
-    if strategy not in ("dual-path", "prefill-only"):
-        needed = "dual-path or prefill-only is needed"
-        raise BadInput(Fault("strategy", needed, repr(strategy)))
-    if not prefill or not decode:
-        raise BadInput(Fault("pools", "at least one node type a side is needed", "none"))
-    deployments = {
-        (first, second): Deployment(
-            load_inputs(
-                hardware=None,
-                prefill_hardware=first,
-                decode_hardware=second,
-                workload=workload,
-                model=model,
-                settings=settings,
-            ),
-            traffic,
-            unlimited,
-        )
-        for first in prefill
-        for second in decode
-    }
-    one_prefill, one_decode = next(iter(deployments))
-    left = [
-        (name, side)
-        for name, nodes in prefill.items()
-        for side in _engines(deployments[name, one_decode].prefill, nodes)
-    ]
-    right = [
-        (name, side)
-        for name, nodes in decode.items()
-        for side in _engines(deployments[one_prefill, name].decode, nodes)
-    ]
-    pairs = {
-        (i, j): deployments[first, second].with_sides(side_p, side_d)
-        for i, (first, side_p) in enumerate(left)
-        for j, (second, side_d) in enumerate(right)
-    }
-    routes = range(1 if strategy == "prefill-only" else len(ROUTES))
-    ways = tuple((i, j, route) for (i, j) in pairs for route in routes)
-    sides = [("prefill", side) for _, side in left] + [("decode", side) for _, side in right]
-    rows = _rows(sides, pairs, len(left))
-    first_limits = pairs[0, 0]
-    use = np.zeros((len(first_limits.classes), len(ways), len(rows)))
-    for w, (i, j, route) in enumerate(ways):
-        for number, row in enumerate(rows):
-            if row.pool in (None, i, len(left) + j):
-                use[:, w, number] = pairs[i, j].use[:, route, row.resource]
-    return _Pools(
-        inputs=deployments[one_prefill, one_decode].inputs,
-        sides=tuple(sides),
-        rows=tuple(row.name for row in rows),
-        pool_of_row=tuple(row.pool for row in rows),
-        use=use,
-        per_engine=np.array([row.per_engine for row in rows]),
-        ways=ways,
-        hit_kv_bytes=np.array([c.hit_kv_bytes for c in first_limits.classes]),
-        weights=np.array([c.weight_fraction for c in first_limits.classes]),
-    )
-
-
-def _engines(options: SideOptions, nodes: int | None) -> list[Side]:
-    """The side on `nodes` nodes; without a count, its engines of 1, 2, 4, ... smallest groups."""
-    if nodes is not None:
-        return [options.at(nodes)]
-    unit = options.menu.smallest().nodes
-    sizes = [unit * 2**n for n in range(6) if unit * 2**n <= MAX_ENGINE_NODES]
-    found = [engine for size in sizes if (engine := options.menu.best_of_size(size)) is not None]
-    return [options.with_engine(engine) for engine in found]
-
-
-@dataclass(frozen=True)
-class _Row:
-    name: str
-    pool: int | None
-    resource: int
-    per_engine: float
-
-
-def _rows(
-    sides: Sequence[tuple[str, Side]], pairs: Mapping[tuple[int, int], Limits], prefill_pools: int
-) -> list[_Row]:
-    """Every pool's own rows of the traffic table, and those of the storage backend once."""
-    rows = []
-    several = {name: sum(side == name for side, _ in sides) > 1 for name in ("prefill", "decode")}
-    for pool, (side, built) in enumerate(sides):
-        is_prefill = side == "prefill"
-        limits = pairs[pool, 0] if is_prefill else pairs[0, pool - prefill_pools]
-        node = limits.per_prefill_node if is_prefill else limits.per_decode_node
-        label = f"{side}[{built.hardware.name} x{built.group_nodes}]" if several[side] else side
-        rows += [
-            _Row(name.replace(side, label, 1), pool, r, float(node[r]) * built.group_nodes)
-            for r, name in enumerate(RESOURCES)
-            if name.startswith(side)
-        ]
-    cluster = np.min([limits.per_cluster for limits in pairs.values()], axis=0)
-    rows += [
-        _Row(name, None, r, float(cluster[r]))
-        for r, name in enumerate(RESOURCES)
-        if name.startswith("storage_backend")
-    ]
-    return rows
-
-
-def _grown(pools: _Pools, engines: Sequence[int]) -> Array:
-    factors = [1.0 if pool is None else float(engines[pool]) for pool in pools.pool_of_row]
-    return np.asarray(pools.per_engine * factors)
-
-
-def _costs(pools: _Pools) -> tuple[list[float], str]:
-    prices = [side.hardware.cost_usd_per_h for _, side in pools.sides]
-    if any(price is None for price in prices):
-        return [float(side.group_nodes) for _, side in pools.sides], "nodes"
-    return [
-        float(price or 0.0) * side.group_nodes
-        for price, (_, side) in zip(prices, pools.sides, strict=True)
-    ], "USD/h"
-
-
 def _fleet_plan(
-    pools: _Pools,
+    pools: PoolSet,
     strategy: str,
     counting: str,
     engines: list[int],
@@ -365,7 +203,7 @@ def _fleet_plan(
 ) -> FleetPlan:
     bounded = math.isfinite(answer.turns_per_s)
     flow = answer.flow_turns_per_s if bounded else np.zeros_like(answer.flow_turns_per_s)
-    cost, unit = _costs(pools)
+    cost, unit = pools.costs()
     prefill_pools = sum(1 for side, _ in pools.sides if side == "prefill")
     served = np.zeros(len(pools.sides))
     read = np.zeros(len(ROUTES))
@@ -396,7 +234,7 @@ def _fleet_plan(
             if count
         ),
         turns_per_s=answer.turns_per_s if bounded else None,
-        sessions_per_s=answer.turns_per_s * _sessions_per_turn(pools) if bounded else None,
+        sessions_per_s=answer.turns_per_s * pools.sessions_per_turn if bounded else None,
         demanded_turns_per_s=demand,
         cost=float(np.dot(cost, engines)),
         cost_unit=unit,

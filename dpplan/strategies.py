@@ -220,21 +220,23 @@ def _next_limits(
             found.append(NextLimit(name, None, None, (), None))
             continue
         binding = tuple(RESOURCES[r] for r in np.flatnonzero(load >= _FULL))
-        enough = _enough(limits, strategy, lifted, capacity, rows[0]) if len(rows) == 1 else None
+        enough = _enough(limits, strategy, lifted, capacity, rows)
         found.append(NextLimit(name, float(rate), float(rate / turns_per_s - 1), binding, enough))
     return tuple(found)
 
 
 def _enough(
-    limits: Limits, strategy: str, lifted: Array, capacity: Array, row: int
+    limits: Limits, strategy: str, lifted: Array, capacity: Array, rows: list[np.intp]
 ) -> float | None:
-    """Least factor on one capacity at which the bound with it unlimited is reached already."""
+    """Least common factor on capacities at which their being unlimited gains no more (S4)."""
     use = strategy_use(limits, strategy)
     if use.shape[0] > 1:
         return None
     split = best_split(use[0, 0], use[0, -1], lifted)
-    needed = [
-        float(split.turns_per_s) * (use[0, 0, row] * (1 - x) + use[0, -1, row] * x) / capacity[row]
+    ends = [
+        use[0, 0, rows] * (1 - x) + use[0, -1, rows] * x
         for x in (float(split.lowest_fraction), float(split.highest_fraction))
     ]
-    return float(min(needed))
+    # Of the splits that reach the lifted bound, the one that asks least of the lifted resources.
+    least = best_split(ends[0], ends[1], capacity[rows])
+    return float(split.turns_per_s / least.turns_per_s)

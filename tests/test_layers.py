@@ -66,6 +66,7 @@ ORDER = (
     "dpplan.planner",
     # L5: questions around a plan, and how answers look
     "dpplan.break_even",
+    "dpplan.pools",
     "dpplan.fleet",
     "dpplan.sweep",
     "dpplan.explain",

@@ -125,7 +125,7 @@ def with_scipy(use: Array, capacity: Array, weights: Array) -> float:
 
     classes, ways, rows = use.shape
     load = use / capacity
-    scale = 1 / load.max(axis=2).min(axis=1).max()
+    scale = 1 / float(load.max(axis=2).min(axis=1).max())
     variables = classes * ways + 1
     cost = np.zeros(variables)
     cost[-1] = -1
@@ -146,7 +146,8 @@ def with_scipy(use: Array, capacity: Array, weights: Array) -> float:
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     assert found.status == 0
-    return -float(np.asarray(found.fun)) * scale
+    optimum: float = -found.fun  # type: ignore[operator]
+    return optimum * scale
 
 
 @pytest.mark.parametrize("ways", [1, 2, 3, 6])

@@ -37,7 +37,7 @@ class CannotWrite(Exception):
 
 @contextmanager
 def quick_start() -> Iterator[None]:
-    """Around the imports of a command: they make no garbage, so none is looked for."""
+    """Around what loads modules or makes one plan: no garbage, so none is looked for."""
     import gc
 
     # pydantic would read the metadata of every installed package in search of plug-ins.

@@ -97,7 +97,8 @@ def _answer(question: Question, format: str, schema: str) -> tuple[Case, Plan]:
         )
         if faults:
             raise BadInput(faults)
-        return case, plan_case(case)
+        with output.quick_start():  # the solver is loaded here
+            return case, plan_case(case)
     except BadInput as error:
         raise BadInput(dict.fromkeys([*faults, *error.faults])) from None
     except Infeasible as error:
