@@ -1,7 +1,7 @@
 """Regenerate `does_dualpath_pay.svg` and `does_dualpath_pay.md` from the shipped profiles.
 
-Run it from anywhere, with matplotlib installed: `python docs/make_figures.py`. The numbers come
-from `dpplan.sweep.model_survey`; the same profiles give the same files.
+Run it from anywhere, with dpplan and matplotlib installed: `python docs/make_figures.py`. The
+numbers come from `dpplan.sweep.model_survey`; the same profiles give the same files.
 """
 
 from __future__ import annotations

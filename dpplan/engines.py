@@ -37,8 +37,12 @@ class SideOptions:
         Infeasible
             If no engine holds the model; names the missing bytes.
         """
-        engine = self.menu.smallest() if nodes is None else self.menu.best_for(nodes)
+        engine = self.menu.smallest() if nodes is None else self.menu.candidates(nodes)[0]
         return self.with_engine(engine)
+
+    def candidates(self, nodes: int) -> list[Side]:
+        """The fastest engine of every size that divides `nodes`, fastest first."""
+        return [self.with_engine(engine) for engine in self.menu.candidates(nodes)]
 
     def with_engine(self, engine: Engine) -> Side:
         """The side running a given engine."""
@@ -112,7 +116,11 @@ def _prefill_loads(
 
     def loads(engine: Engine) -> tuple[float, float, float]:
         held = sum(
-            w * (hit + fresh) / layers * max(hit / node.storage_nic_read, gpu_s / engine.gpus)
+            w
+            * (hit + fresh)
+            * engine.kv_copies
+            / layers
+            * max(hit / node.storage_nic_read, gpu_s / engine.gpus)
             for w, gpu_s, hit, fresh, _ in turns
         )
         return sum(t[0] * t[1] for t in turns), held, sum(t[0] * t[4] for t in turns)

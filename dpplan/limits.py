@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.capacity import effective
+from dpplan.closed_form import best_split
 from dpplan.demand import CacheLayout, Counting, cache_layout, prefill_flop
 from dpplan.engines import side_options
 from dpplan.placement import Engine, Weights
@@ -55,6 +56,12 @@ class Limits:
     """S4: bandwidth per prefill GPU above which loading the mean history beats recomputing it;
     None where there is no history or the GPUs are unlimited."""
 
+    @property
+    def mean_use(self) -> Array:
+        """Use of the mean turn of the mix, (routes, resources)."""
+        weights = [c.weight_fraction for c in self.classes]
+        return np.asarray(np.tensordot(weights, self.use, axes=1))
+
     def capacity(self, prefill_nodes: npt.ArrayLike, decode_nodes: npt.ArrayLike) -> Array:
         """Capacity vector of P prefill and D decode nodes, shape (..., resources)."""
         p = np.asarray(prefill_nodes, dtype=float)[..., None]
@@ -93,6 +100,7 @@ class Deployment:
         self.prefill = side_options("prefill", inputs.prefill_hardware, *common)
         self.decode = side_options("decode", inputs.decode_hardware, *common)
         self._found: dict[tuple[Engine, Engine], Limits] = {}
+        self._chosen: dict[tuple[int, int], Limits] = {}
 
     def smallest(self) -> Limits:
         """Limits with the smallest engines: what sets the unit in which nodes are counted.
@@ -105,8 +113,25 @@ class Deployment:
         return self.with_sides(self.prefill.at(None), self.decode.at(None))
 
     def at(self, prefill_nodes: int, decode_nodes: int) -> Limits:
-        """Limits with the engines that are fastest on these nodes; raises as `smallest`."""
-        return self.with_sides(self.prefill.at(prefill_nodes), self.decode.at(decode_nodes))
+        """Limits with the engines that give these nodes the largest dual-path bound.
+
+        Each side offers the fastest engine of every size that divides its nodes; pairs are tried
+        in the order of what the sides alone sustain, and the first of equals wins. Raises as
+        `smallest`.
+        """
+        key = (prefill_nodes, decode_nodes)
+        if key not in self._chosen:
+            tried = [
+                self.with_sides(prefill, decode)
+                for prefill in self.prefill.candidates(prefill_nodes)
+                for decode in self.decode.candidates(decode_nodes)
+            ]
+            capacity = [limits.capacity(*key) for limits in tried]
+            use = [limits.mean_use for limits in tried]
+            rates = best_split([u[0] for u in use], [u[1] for u in use], capacity).turns_per_s
+            # Equal but for rounding is equal.
+            self._chosen[key] = tried[int(np.argmax(rates >= rates.max() * (1 - 1e-9)))]
+        return self._chosen[key]
 
     def with_sides(self, prefill: Side, decode: Side) -> Limits:
         """Limits of two given sides; raises as `smallest`."""
@@ -182,12 +207,12 @@ def _limits(deployment: Deployment, prefill: Side, decode: Side) -> Limits:
         per_cluster=_cluster_vector(inputs, counting, infinite),
         unlimited=infinite,
         counting=counting,
-        load_or_recompute_bytes_per_s=_load_or_recompute(inputs, classes, prefill, counting),
+        load_or_recompute_bytes_per_s=_load_or_recompute(inputs, classes, prefill),
     )
 
 
 def _load_or_recompute(
-    inputs: Inputs, classes: tuple[ClassDemand, ...], prefill: Side, counting: Counting
+    inputs: Inputs, classes: tuple[ClassDemand, ...], prefill: Side
 ) -> float | None:
     """Hit bytes over the GPU time to prefill the same history from nothing (S4) [bytes/s/GPU]."""
     loaded = gpu_s = 0.0
@@ -197,8 +222,8 @@ def _load_or_recompute(
                 inputs.model.architecture,
                 0.0,
                 c.context_tokens,
-                counting=counting,
-                active_parameters=inputs.model.active_parameters,
+                # The paper's pairs are new tokens times cached ones: none without a history.
+                counting="full",
             )
             loaded += c.weight_fraction * c.hit_kv_bytes
             gpu_s += c.weight_fraction * gpu_seconds(flop, prefill.rates)
@@ -227,7 +252,7 @@ def _amounts(
         in_flight_s = max(c.read_s[number] if io else 0.0, c.prefill_s)
         own = shared | {
             route: c.hit_kv_bytes if io else 0.0,
-            "prefill_hbm_held": held / layers * in_flight_s,
+            "prefill_hbm_held": held * prefill.engine.kv_copies / layers * in_flight_s,
             "prefill_buffer_held": c.hit_kv_bytes * in_flight_s if route == "prefill_read" else 0.0,
             "decode_buffer_held": held * in_flight_s,
         }

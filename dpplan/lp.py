@@ -70,22 +70,29 @@ class Fleet:
 def _solve(problem: pulp.LpProblem, solver: SolverName) -> str:
     import pulp
 
-    if solver == "cbc":
-        engine: Any = pulp.PULP_CBC_CMD(msg=False)
-    else:
-        engine = pulp.HiGHS(
-            msg=False,
-            threads=1,
-            primal_feasibility_tolerance=_TIGHT,
-            dual_feasibility_tolerance=_TIGHT,
-            small_matrix_value=1e-12,
-            mip_rel_gap=1e-9,
-            mip_feasibility_tolerance=1e-9,
-        )
-    try:
-        problem.solve(engine)
-    except pulp.PulpError as error:
-        raise DpplanError(f"the {solver} solver failed: {error}") from None
+    engines: list[Any] = [pulp.PULP_CBC_CMD(msg=False)] if solver == "cbc" else []
+    if solver == "highs":
+        # Presolve loses its way on loads that span twenty decades; the simplex alone may not.
+        engines = [
+            pulp.HiGHS(
+                msg=False,
+                threads=1,
+                presolve=presolve,
+                primal_feasibility_tolerance=_TIGHT,
+                dual_feasibility_tolerance=_TIGHT,
+                small_matrix_value=1e-12,
+                mip_rel_gap=1e-9,
+                mip_feasibility_tolerance=1e-9,
+            )
+            for presolve in ("on", "off")
+        ]
+    for engine in engines:
+        try:
+            problem.solve(engine)
+        except pulp.PulpError as error:
+            raise DpplanError(f"the {solver} solver failed: {error}") from None
+        if pulp.LpStatus[problem.status] != "Not Solved":
+            break
     return str(pulp.LpStatus[problem.status])
 
 

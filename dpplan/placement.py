@@ -37,14 +37,16 @@ class Weights:
     """Bytes of the weights by how they are split."""
 
     shared_bytes: float
-    """Split over TP, copied per DP rank."""
+    """Read at every step; split over TP, copied per DP rank."""
     expert_bytes: float
     """Routed experts, split over EP."""
+    lookup_bytes: float = 0.0
+    """Embedding table: held like the shared weights, but only looked up."""
 
     @property
     def total_bytes(self) -> float:
         """One copy of the model."""
-        return self.shared_bytes + self.expert_bytes
+        return self.shared_bytes + self.lookup_bytes + self.expert_bytes
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def engine_layout(
 ) -> Engine:
     """Memory of one layout: weights per GPU, what is left, copies of KV."""
     dp = gpus // tp
-    held = weights.shared_bytes / tp + weights.expert_bytes / max(ep, tp)
+    shared = weights.shared_bytes + weights.lookup_bytes
+    held = shared / tp + weights.expert_bytes / max(ep, tp)
     return Engine(
         gpus=gpus,
         nodes=max(1, math.ceil(gpus / gpus_per_node)),
@@ -207,11 +210,11 @@ class EngineMenu:
                 return engine
         raise Infeasible(self._too_small(), [f"{self.side}.hbm"])
 
-    def best_for(self, nodes: int) -> Engine:
-        """The fastest engine whose nodes divide `nodes`; the smallest one if none does."""
+    def candidates(self, nodes: int) -> list[Engine]:
+        """Best engines of every size that divides `nodes`, fastest first; else the smallest one."""
         sizes = [n for n in range(1, min(nodes, MAX_ENGINE_NODES) + 1) if nodes % n == 0]
         found = [engine for n in sizes if (engine := self.best_of_size(n)) is not None]
-        return max(found, key=self._rank) if found else self.smallest()
+        return sorted(found, key=self._rank, reverse=True) or [self.smallest()]
 
     def _rank(self, engine: Engine) -> tuple[float, int, int, int]:
         # Rounded, so that equal engines tie and the plainest of them wins.

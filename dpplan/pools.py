@@ -78,7 +78,8 @@ def assemble_pools(
         needed = "dual-path or prefill-only is needed"
         raise BadInput(Fault("strategy", needed, repr(strategy)))
     if not prefill or not decode:
-        raise BadInput(Fault("pools", "at least one node type a side is needed", "none"))
+        cure = "give --hw, or --prefill-hw and --decode-hw"
+        raise BadInput(Fault("hardware", "at least one node type a side is needed", "none", cure))
     deployments = {
         (first, second): Deployment(
             load_inputs(

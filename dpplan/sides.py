@@ -47,8 +47,13 @@ def weights_of(model: Model) -> Weights:
     counts = model.architecture.parameters
     body, table = model.weight_element_bytes, max(2.0, model.weight_element_bytes)
     # Embedding table and LM head stay in 16 bit in quantised checkpoints.
-    shared = counts.body * body + (counts.input_embedding + counts.output_head) * table
-    return Weights(shared, counts.routed_experts * model.expert_element_bytes)
+    # A tied table is read as the head; an untied one is looked up and never read whole.
+    looked_up = 0.0 if counts.tied_embeddings else counts.input_embedding * table
+    return Weights(
+        shared_bytes=counts.body * body + counts.head_flop_parameters * table,
+        expert_bytes=counts.routed_experts * model.expert_element_bytes,
+        lookup_bytes=looked_up,
+    )
 
 
 def latency_limits_s(turns: TurnClass, slo: Slo | None) -> tuple[float, float]:

@@ -172,7 +172,9 @@ def class_demand(
         tpot_s=tpot_s,
         ttft_s=ttft_s,
         hit_kv_bytes=hit,
-        fresh_kv_bytes=cached(turns.append_tokens),
+        # What the prompt adds to the cache: a state or a full window is replaced, and its hand-off
+        # counted with the hit it replaces.
+        fresh_kv_bytes=cached(turns.context_tokens + turns.append_tokens) - hit,
         generated_kv_bytes=cached(turns.output_tokens),
         write_back_bytes=cached(float(persisted)),
         gemm_flop=float(flop.gemm),

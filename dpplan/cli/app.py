@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dpplan.cli.usage import whole_number
+from dpplan.cli.usage import positive_number, whole_number
 
 __all__ = ["app", "command"]
 
@@ -193,6 +193,68 @@ def explain(
             tuple(unlimited or ()),
             traffic,
         ),
+        format,
+    )
+
+
+@app.command()
+def size(
+    hw: Annotated[
+        list[str] | None,
+        typer.Option("--hw", metavar="PROFILE", help="Node type for both sides; repeatable."),
+    ] = None,
+    prefill_hw: Annotated[
+        list[str] | None,
+        typer.Option("--prefill-hw", metavar="PROFILE", help="Node type for prefill; repeatable."),
+    ] = None,
+    decode_hw: Annotated[
+        list[str] | None,
+        typer.Option("--decode-hw", metavar="PROFILE", help="Node type for decode; repeatable."),
+    ] = None,
+    workload: Workload = "agentic",
+    model: ModelName = None,
+    turns_per_s: Annotated[
+        float | None,
+        typer.Option(
+            "--turns-per-s",
+            metavar="RATE",
+            parser=positive_number("--turns-per-s"),
+            help="Turns per second to sustain.",
+        ),
+    ] = None,
+    sessions_per_s: Annotated[
+        float | None,
+        typer.Option(
+            "--sessions-per-s",
+            metavar="RATE",
+            parser=positive_number("--sessions-per-s"),
+            help="Sessions per second to sustain.",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option("--strategy", metavar="dual-path|prefill-only", help="How KV is loaded."),
+    ] = "dual-path",
+    settings: Settings = None,
+    unlimited: Unlimited = None,
+    traffic: Traffic = "full",
+    format: Format = "table",
+) -> None:
+    """Fewest or cheapest nodes that sustain a demand, of one or several node types."""
+    from dpplan.cli.fleet_command import run_size
+
+    both = tuple(hw or ())
+    run_size(
+        workload,
+        model,
+        (*both, *(prefill_hw or ())),
+        (*both, *(decode_hw or ())),
+        turns_per_s,
+        sessions_per_s,
+        strategy,
+        tuple(settings or ()),
+        tuple(unlimited or ()),
+        traffic,
         format,
     )
 

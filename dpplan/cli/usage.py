@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from dpplan.errors import BadInput, Fault, did_you_mean
 
-__all__ = ["check_choice", "check_command", "usage_fault", "whole_number"]
+__all__ = ["check_choice", "check_command", "positive_number", "usage_fault", "whole_number"]
 
 _HELP = "see `{} --help`"
 
@@ -48,6 +49,25 @@ def whole_number(option: str) -> Any:
         if not re.fullmatch(r"[+-]?[0-9]{1,15}", written, re.ASCII):
             raise BadInput(Fault(option, "a whole number is needed", _quoted(str(value))))
         return int(written)
+
+    return parse
+
+
+def positive_number(option: str) -> Any:
+    """A parser of rates for `option`.
+
+    >>> positive_number("--turns-per-s")("2.5")
+    2.5
+    """
+
+    def parse(value: object) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not 0 < number <= 1e15:
+            raise BadInput(Fault(option, "a number above zero is needed", _quoted(str(value))))
+        return number
 
     return parse
 

@@ -134,7 +134,7 @@ def step_time_s(
     """
     size = np.asarray(batch, dtype=float)
     # log1p keeps k/E = 1 (every expert always) and tiny shares exact.
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         missed = np.exp(size * np.log1p(-expert_share_per_token))
     touched = np.where(size > 0, 1.0 - missed, 0.0)
     memory = shared_weight_s + expert_weight_s * touched + size * cache_s_per_sequence
