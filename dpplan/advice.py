@@ -1,46 +1,60 @@
-"""What to change: rearrangements of the same nodes that raise the dual-path bound."""
+"""What to change: a rearrangement of the same nodes that raises the dual-path bound."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from dpplan.errors import BadInput, Infeasible
-from dpplan.limits import Deployment
-from dpplan.nodes import choose_nodes
-from dpplan.result import Advice, StrategyResult
+from dpplan.result import Advice, NodeOption, StrategyResult
 
-__all__ = ["advise"]
+__all__ = ["advise", "own_best_speedup"]
 
 _WORTH: Final = 0.01
 """Gains below a hundredth are not worth a change."""
 
 
-def advise(
-    deployment: Deployment, prefill_nodes: int, decode_nodes: int, dual: StrategyResult
-) -> tuple[Advice, ...]:
+def advise(dual: StrategyResult, options: Sequence[NodeOption]) -> tuple[Advice, ...]:
     """A better P:D of the plan's own nodes, where there is one.
 
-    Worked out by the same limits and bound as the plan itself. Lifting a resource, which costs
-    money, is in `StrategyResult.next_limits`.
+    Parameters
+    ----------
+    dual : StrategyResult
+        Dual-path at the plan's P:D.
+    options : sequence of NodeOption
+        Every P:D of the same number of nodes.
+
+    Returns
+    -------
+    tuple of Advice
+        Lifting a resource, which costs money, is in `StrategyResult.next_limits`.
     """
-    if dual.turns_per_s is None:
+    best = next((option for option in options if option.chosen), None)
+    rate = best.turns_per_s["dual-path"] if best is not None else None
+    if best is None or rate is None or dual.turns_per_s is None:
         return ()
-    total = prefill_nodes + decode_nodes
-    try:
-        choice = choose_nodes(
-            deployment, nodes=total, prefill_nodes=None, decode_nodes=None, default_nodes=None
-        )
-    except (BadInput, Infeasible):
+    if rate <= dual.turns_per_s * (1 + _WORTH):
         return ()
-    rate = next(o.turns_per_s["dual-path"] for o in choice.options if o.chosen)
-    if rate is None or rate <= dual.turns_per_s * (1 + _WORTH):
-        return ()
-    p, d = choice.prefill_nodes, choice.decode_nodes
+    p, d = best.prefill_nodes, best.decode_nodes
     return (
         Advice(
-            text=f"the same {total} nodes as {p}P{d}D",
+            text=f"the same {p + d + best.idle_nodes} nodes as {p}P{d}D",
             option=f"--prefill-nodes {p} --decode-nodes {d}",
             turns_per_s=rate,
             gain_fraction=rate / dual.turns_per_s - 1,
         ),
     )
+
+
+def own_best_speedup(options: Sequence[NodeOption]) -> float | None:
+    """Dual-path over prefill-only, each at the P:D of the same nodes that is best for itself.
+
+    A fleet that reads on the prefill side alone would buy storage NICs with more prefill nodes:
+    this is what the second path gains over that. None where either is unbounded.
+    """
+    best = {}
+    for name in ("dual-path", "prefill-only"):
+        rates = [option.turns_per_s[name] for option in options]
+        if not rates or None in rates:
+            return None
+        best[name] = max(rate for rate in rates if rate is not None)
+    return best["dual-path"] / best["prefill-only"]

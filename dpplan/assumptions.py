@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dpplan.limits import Limits, Side
+from dpplan.deployment import Limits, Side
 from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.library import Inputs
 from dpplan.profiles.schema import Source

@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
+from dpplan.deployment import Deployment
 from dpplan.errors import Infeasible
-from dpplan.limits import Deployment
 from dpplan.planner import Case
 from dpplan.profiles.library import Inputs, WeightedClass
 from dpplan.profiles.workload import TurnClass

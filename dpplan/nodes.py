@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.deployment import Deployment, Limits, Side
 from dpplan.errors import BadInput, Fault, Infeasible
-from dpplan.limits import Deployment, Limits, Side
 from dpplan.result import STRATEGIES, NodeOption
 from dpplan.routes import RESOURCES
 from dpplan.strategies import bounds
 from dpplan.units import format_quantity
 
-__all__ = ["NodeChoice", "choose_nodes"]
+__all__ = ["NodeChoice", "choose_nodes", "node_options"]
 
 Array = npt.NDArray[np.float64]
 
@@ -74,18 +74,28 @@ def choose_nodes(
         pair = (given, rest) if prefill_nodes is not None else (rest, given)
         _whole(limits, *pair)
         return NodeChoice(*pair, ())
-    pairs = [
-        (p, (total - p) // group_d * group_d) for p in range(group_p, total - group_d + 1, group_p)
-    ]
-    if not pairs:
+    options = node_options(deployment, total)
+    if not options:
         raise Infeasible(
             f"{total} nodes hold no prefill engine of {group_p} and decode engine of {group_d} "
             f"nodes; at least {group_p + group_d} are needed. {_shortage(limits)}".strip(),
             ["prefill.hbm", "decode.hbm"],
         )
-    options = _table(deployment, pairs, total)
     best = next(option for option in options if option.chosen)
     return NodeChoice(best.prefill_nodes, best.decode_nodes, options)
+
+
+def node_options(deployment: Deployment, total: int) -> tuple[NodeOption, ...]:
+    """Every P:D of a node count in whole engine groups, solved, the best for dual-path chosen.
+
+    Nodes that fill no engine group stay idle. Empty where the count holds no pair of engines.
+    """
+    limits = deployment.smallest()
+    group_p, group_d = limits.prefill.group_nodes, limits.decode.group_nodes
+    pairs = [
+        (p, (total - p) // group_d * group_d) for p in range(group_p, total - group_d + 1, group_p)
+    ]
+    return _table(deployment, pairs, total) if pairs else ()
 
 
 def _whole(limits: Limits, prefill_nodes: int, decode_nodes: int) -> None:

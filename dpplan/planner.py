@@ -6,13 +6,13 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from dpplan.advice import advise
+from dpplan.advice import advise, own_best_speedup
 from dpplan.assumptions import assumptions, warnings
 from dpplan.bottleneck_free import BottleneckFreeRange, bottleneck_free_range
 from dpplan.demand import Counting
+from dpplan.deployment import Deployment, Limits, Side
 from dpplan.errors import BadInput, Fault, did_you_mean
-from dpplan.limits import Deployment, Limits, Side
-from dpplan.nodes import NodeChoice, choose_nodes
+from dpplan.nodes import NodeChoice, choose_nodes, node_options
 from dpplan.profiles.library import Inputs, load_inputs
 from dpplan.result import (
     STRATEGIES,
@@ -161,6 +161,7 @@ def plan_case(case: Case) -> Plan:
     inputs, limits, nodes = case.inputs, case.limits, case.nodes
     p, d = nodes.prefill_nodes, nodes.decode_nodes
     strategies = {name: solve_strategy(limits, name, p, d) for name in STRATEGIES}
+    options = nodes.options or node_options(case.deployment, p + d)
     prefill, decode = inputs.prefill_hardware, inputs.decode_hardware
     same = prefill.name == decode.name
     costs = (prefill.cost_usd_per_h, decode.cost_usd_per_h)
@@ -180,10 +181,11 @@ def plan_case(case: Case) -> Plan:
         decode_engine=_engine(limits.decode, limits),
         strategies=strategies,
         speedup=_speedup(strategies),
+        speedup_own_best=own_best_speedup(options),
         bottleneck_free=_bottleneck_free(case),
-        node_options=nodes.options,
+        node_options=options,
         assumptions=assumptions(inputs, limits),
-        advice=advise(case.deployment, p, d, strategies["dual-path"]),
+        advice=advise(strategies["dual-path"], options),
         warnings=warnings(inputs, limits),
         cost_usd_per_h=None if None in costs else p * (costs[0] or 0) + d * (costs[1] or 0),
     )

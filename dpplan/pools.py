@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.demand import Counting
-from dpplan.engines import SideOptions
+from dpplan.deployment import Deployment, Limits, Side
+from dpplan.deployment.engines import SideOptions
+from dpplan.deployment.placement import MAX_ENGINE_NODES
 from dpplan.errors import BadInput, Fault
-from dpplan.limits import Deployment, Limits, Side
-from dpplan.placement import MAX_ENGINE_NODES
 from dpplan.profiles.library import Inputs, load_inputs
 from dpplan.routes import RESOURCES, ROUTES
 

@@ -161,9 +161,11 @@ class Plan:
     strategies: dict[str, StrategyResult]
     speedup: float | None
     """Dual-path over prefill-only; None where either is unbounded."""
+    speedup_own_best: float | None
+    """The same with each at the P:D of these nodes that is best for itself."""
     bottleneck_free: BottleneckFree
     node_options: tuple[NodeOption, ...]
-    """All P:D of the node count; empty where both counts were given."""
+    """All P:D of the plan's number of nodes."""
     assumptions: tuple[str, ...]
     advice: tuple[Advice, ...] = ()
     """Better uses of the same nodes."""
@@ -200,6 +202,7 @@ class Plan:
                 for name, result in self.strategies.items()
             },
             "speedup": self.speedup,
+            "speedup_own_best": self.speedup_own_best,
             "bottleneck_free": _plain(self.bottleneck_free),
             "nodes": [_plain(option) for option in self.node_options],
             "cost_usd_per_h": self.cost_usd_per_h,

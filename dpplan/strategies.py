@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.closed_form import best_split, elasticity_range
+from dpplan.deployment import Limits
 from dpplan.errors import UncertifiedAnswer
-from dpplan.limits import Limits
 from dpplan.lp import LpAnswer, maximise_turns
 from dpplan.result import NextLimit, StrategyResult
 from dpplan.routes import RESOURCES

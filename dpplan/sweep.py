@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.demand import Counting
+from dpplan.deployment import Limits
 from dpplan.errors import BadInput, Fault, Infeasible
-from dpplan.limits import Limits
 from dpplan.planner import Case, prepare
 from dpplan.profiles.library import read_profile, shipped_names
 from dpplan.profiles.workload import TurnClass

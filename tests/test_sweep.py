@@ -168,7 +168,7 @@ def test_at_a_switch_point_both_resources_bind() -> None:
 def test_loading_or_recomputing_takes_as_long() -> None:
     """S4: at the load-or-recompute bandwidth, loading a history takes as long as prefilling it."""
     for model in ("deepseek-v3.2", "llama-3.1-70b"):
-        limits = prepare("h800", "agentic", model=model, traffic="paper").limits
+        limits = prepare("h800", "agentic", model=model).limits
         rate = limits.load_or_recompute_bytes_per_s
         turn = limits.classes[0]
         assert rate is not None
@@ -176,7 +176,6 @@ def test_loading_or_recomputing_takes_as_long() -> None:
             "h800",
             "agentic",
             model=model,
-            traffic="paper",
             settings={"workload.context_tokens": 0, "workload.append_tokens": turn.context_tokens},
         ).limits.classes[0]
         assert turn.hit_kv_bytes / rate == pytest.approx(fresh.prefill_gpu_s, rel=1e-12)

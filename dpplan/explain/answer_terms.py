@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dpplan.break_even import switch_points
+from dpplan.deployment import Limits
 from dpplan.explain.term import PAPER, Term, short
-from dpplan.limits import Limits
 from dpplan.planner import Case
 from dpplan.result import Plan, StrategyResult
 from dpplan.routes import FLOWS, ROUTES, resource_index

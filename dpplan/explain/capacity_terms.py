@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 from dpplan.assumptions import source_of
+from dpplan.deployment import Limits, Side
 from dpplan.explain.term import Term, short
-from dpplan.limits import Limits, Side
 from dpplan.planner import Case
 from dpplan.routes import resource_index
 from dpplan.units import format_quantity

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from dpplan.assumptions import source_of
 from dpplan.demand import BLOCK_TOKENS
+from dpplan.deployment import ClassDemand, Limits
 from dpplan.explain.term import PAPER, Term, short
-from dpplan.limits import ClassDemand, Limits
 from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.model import Model
 from dpplan.units import format_quantity

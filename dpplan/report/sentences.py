@@ -18,6 +18,8 @@ __all__ = [
     "split_sentence",
 ]
 
+_WORTH_SAYING = 0.01
+"""Ratios closer than this are told once."""
 _ALSO_SHOWN = 3
 _SLIGHT = 0.005
 """A gain that isn't worth advice on how to get it."""
@@ -51,6 +53,9 @@ def headline(plan: Plan) -> str:
     if dual.turns_per_s is None:
         return f"{subject}: nothing limits it"
     gain = f", {times(plan.speedup)} prefill-only" if plan.speedup is not None else ""
+    own = plan.speedup_own_best
+    if own is not None and plan.speedup is not None and abs(own / plan.speedup - 1) > _WORTH_SAYING:
+        gain += f" ({times(own)} with each at its own best P:D)"
     binds = f"{resources(dual.bottlenecks)} {_verb(dual.bottlenecks, 'bind', 'binds')}"
     return f"{subject}: {number(dual.turns_per_s)} turns/s{gain}; {binds}"
 

@@ -129,6 +129,7 @@ def plan_rows(plan: Plan) -> Iterator[Row]:
     for key, value in plan.to_dict()["inputs"].items():
         yield "inputs", "", "", key, " ".join(value) if isinstance(value, list) else value, ""
     yield "result", "", "", "speedup", plan.speedup, ""
+    yield "result", "", "", "speedup_own_best", plan.speedup_own_best, ""
     yield "result", "", "", "cost_usd_per_h", plan.cost_usd_per_h, "USD/h"
     for key, value in vars(plan.demand).items():
         yield "demand", "", "", key, value, unit_of(key)

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from dpplan.capacity import effective
 from dpplan.closed_form import best_split
 from dpplan.demand import CacheLayout, Counting, cache_layout, prefill_flop
-from dpplan.engines import side_options
-from dpplan.placement import Engine, Weights
+from dpplan.deployment.engines import side_options
+from dpplan.deployment.placement import Engine, Weights
+from dpplan.deployment.sides import Side, weights_of
+from dpplan.deployment.turns import ClassDemand, class_demand, gpu_seconds
 from dpplan.profiles.library import Inputs
 from dpplan.routes import FLOWS, RESOURCES, ROUTES, resource_index, traffic_table
-from dpplan.sides import Side, weights_of
-from dpplan.turns import ClassDemand, class_demand, gpu_seconds
 
 __all__ = ["ClassDemand", "Deployment", "Limits", "Side", "assemble_limits"]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from dpplan.capacity import NodeCapacity
 from dpplan.demand import CacheLayout, Counting, sequence_bytes
-from dpplan.placement import Engine, EngineMenu, GpuRates, Weights
+from dpplan.deployment.placement import Engine, EngineMenu, GpuRates, Weights
+from dpplan.deployment.sides import Side, decode_tokens, nvlink_domain_gpus, side_rates
+from dpplan.deployment.turns import collective_bytes, decode_rate_of, gpu_seconds, prefill_flop_of
 from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.library import WeightedClass
 from dpplan.profiles.model import Model
 from dpplan.profiles.workload import Slo
-from dpplan.sides import Side, decode_tokens, nvlink_domain_gpus, side_rates
-from dpplan.turns import collective_bytes, decode_rate_of, gpu_seconds, prefill_flop_of
 
 __all__ = ["SideOptions", "side_options"]
 

@@ -13,18 +13,18 @@ from dpplan.demand import (
     prefill_flop,
     sequence_bytes,
 )
-from dpplan.errors import Infeasible
-from dpplan.placement import DecodeRate, Engine, GpuRates, Weights, decode_rate
-from dpplan.profiles.hardware import Hardware
-from dpplan.profiles.model import Model
-from dpplan.profiles.workload import Slo, TurnClass
-from dpplan.sides import (
+from dpplan.deployment.placement import DecodeRate, Engine, GpuRates, Weights, decode_rate
+from dpplan.deployment.sides import (
     Side,
     decode_demand_of,
     expert_share_per_token,
     latency_limits_s,
     nvlink_domain_gpus,
 )
+from dpplan.errors import Infeasible
+from dpplan.profiles.hardware import Hardware
+from dpplan.profiles.model import Model
+from dpplan.profiles.workload import Slo, TurnClass
 
 __all__ = [
     "ClassDemand",

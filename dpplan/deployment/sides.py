@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dpplan.capacity import NodeCapacity, effective, flop_rate, node_capacity
 from dpplan.demand import CacheLayout, Counting, DecodeDemand, decode_demand
-from dpplan.placement import Engine, GpuRates, Weights
+from dpplan.deployment.placement import Engine, GpuRates, Weights
 from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.model import Model
 from dpplan.profiles.workload import Slo, TurnClass
