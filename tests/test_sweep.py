@@ -253,3 +253,14 @@ def test_labels_are_spread_in_order(maker: ModuleType) -> None:
     assert places == sorted(places)
     assert all(b - a >= 1 - 1e-9 for a, b in pairwise(places))
     assert places[3] == 5.0
+
+
+def test_the_readme_shows_the_same_table() -> None:
+    """The README's compact table is the page's, so it cannot go stale on its own."""
+    begin, end = "<!-- compact table: begin -->", "<!-- compact table: end -->"
+
+    def table(path: Path) -> str:
+        text = path.read_text(encoding="utf-8")
+        return text[text.index(begin) : text.index(end)]
+
+    assert table(DOCS.parent / "README.md") == table(DOCS / "does_dualpath_pay.md")
