@@ -91,22 +91,23 @@ def best_split(
     out = np.empty((4, count))
     for at in range(0, count, _CHUNK):
         part = slice(at, min(at + _CHUNK, count))
-        start, end = first[:, part] / limit[:, part], second[:, part] / limit[:, part]
-        out[:, part] = _solve(start, end)
+        out[:, part] = _solve(first[:, part], second[:, part], limit[:, part])
     x, bound, low, high = out.reshape(4, *shape)
     return Split(x, bound, low, high)
 
 
-def _solve(start: Array, end: Array) -> tuple[Array, Array, Array, Array]:
-    """x, bound, lowest and highest x of a chunk; `start` and `end` of shape (lines, scenarios)."""
+def _solve(first: Array, second: Array, limit: Array) -> tuple[Array, Array, Array, Array]:
+    """x, bound, lowest and highest x of a chunk; arguments of shape (resources, scenarios)."""
+    # What the route doesn't touch is flat in every scenario, and most resources are: out of the
+    # search they only set a level.
+    same = (first == second).all(axis=1)
+    level = (first[same] / limit[same]).max(axis=0, initial=0.0)
+    first, second, limit = first[~same], second[~same], limit[~same]
+    start, end = first / limit, second / limit
     largest = np.maximum(start, end)
     flat = np.abs(end - start) <= _FLAT * largest
-    # Most resources are flat in every scenario (what the route doesn't touch): out of the search.
-    level = largest[flat.all(axis=1)].max(axis=0, initial=0.0)
-    some = ~flat.all(axis=1)
-    start, end, flat = start[some], end[some], flat[some]
     if flat.any():
-        level = np.maximum(level, np.where(flat, largest[some], 0.0).max(axis=0, initial=0.0))
+        level = np.maximum(level, np.where(flat, largest, 0.0).max(axis=0, initial=0.0))
         start, end = np.where(flat, 0.0, start), np.where(flat, 0.0, end)
 
     # The sloped lines' own lowest crossing; a flat line above it makes an interval of best x.
