@@ -14,11 +14,14 @@ from dpplan.routes import RESOURCES
 from dpplan.strategies import bounds
 from dpplan.units import format_quantity
 
-__all__ = ["NodeChoice", "choose_nodes", "node_options"]
+__all__ = ["MOST_OPTIONS", "NodeChoice", "choose_nodes", "node_options"]
 
 Array = npt.NDArray[np.float64]
 
 _TIE = 1e-9
+
+MOST_OPTIONS = 1000
+"""P:D of one node count that are looked at: a thousandth of the nodes is fine enough."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,14 @@ def choose_nodes(
 def node_options(deployment: Deployment, total: int) -> tuple[NodeOption, ...]:
     """Every P:D of a node count in whole engine groups, solved, the best for dual-path chosen.
 
-    Nodes that fill no engine group stay idle. Empty where the count holds no pair of engines.
+    Nodes that fill no engine group stay idle. Empty where the count holds no pair of engines; of
+    more than `MOST_OPTIONS`, evenly spread ones are looked at.
     """
     limits = deployment.smallest()
     group_p, group_d = limits.prefill.group_nodes, limits.decode.group_nodes
-    pairs = [
-        (p, (total - p) // group_d * group_d) for p in range(group_p, total - group_d + 1, group_p)
-    ]
+    every = range(group_p, total - group_d + 1, group_p)
+    looked_at = every[:: max(1, -(-len(every) // MOST_OPTIONS))]
+    pairs = [(p, (total - p) // group_d * group_d) for p in looked_at]
     return _table(deployment, pairs, total) if pairs else ()
 
 

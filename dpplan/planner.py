@@ -28,6 +28,9 @@ from dpplan.strategies import solve_strategy
 __all__ = ["Case", "optimize", "plan_case", "prepare"]
 
 
+_MOST_NODES = 100_000
+
+
 @dataclass(frozen=True)
 class Case:
     """A plan's inputs worked out, before anything is solved for strategies."""
@@ -204,8 +207,8 @@ def _argument_faults(
         ("--prefill-nodes", prefill_nodes, 1),
         ("--decode-nodes", decode_nodes, 1),
     ):
-        if count is not None and not least <= count <= 1_000_000:
-            needed = f"a node count from {least} to 1000000 is needed"
+        if count is not None and not least <= count <= _MOST_NODES:
+            needed = f"a node count from {least} to {_MOST_NODES} is needed"
             faults.append(Fault(option, needed, str(count)))
     if traffic not in ("full", "paper"):
         faults.append(Fault("--traffic", "full or paper is needed", repr(traffic)))

@@ -226,6 +226,7 @@ CAPACITIES = {
     "gpu.fp8_flop_per_s": ("TFLOP/s", 1979.0),
     "gpu.hbm_bytes": ("GB", 80.0),
     "gpu.hbm_bytes_per_s": ("TB/s", 3.35),
+    "gpu.nvlink_bytes_per_s": ("GB/s", 200.0),
     "compute_nic.bytes_per_s": ("GB/s", 50.0),
     "storage_nic.bytes_per_s": ("GB/s", 50.0),
     "dram.bytes_per_s": ("GB/s", 500.0),

@@ -58,7 +58,7 @@ def _run(arguments: list[str]) -> int:
     from dpplan.cli.usage import check_command, usage_fault
 
     try:
-        check_command(arguments)
+        check_command(arguments, list(getattr(command(), "commands", {})))
         code = command().main(arguments, prog_name="dpplan", standalone_mode=False)
     except BadInput as error:
         for fault in error.faults:

@@ -14,12 +14,9 @@ __all__ = ["check_choice", "check_command", "positive_number", "usage_fault", "w
 _HELP = "see `{} --help`"
 
 
-def check_command(arguments: Sequence[str]) -> None:
+def check_command(arguments: Sequence[str], known: Sequence[str]) -> None:
     """Refuse an unknown command by name before anything is parsed."""
-    from dpplan.cli.app import command
-
     first = arguments[0]
-    known = list(getattr(command(), "commands", {}))
     if not first.startswith("-") and first not in known:
         raise BadInput(
             Fault("command", "a command is needed", _quoted(first), did_you_mean(first, known))

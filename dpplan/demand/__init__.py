@@ -8,6 +8,7 @@ from dpplan.demand.collectives import (
     all_reduce_bytes_per_token,
     collective_bytes_per_token,
     dispatch_bytes_per_token,
+    nvlink_bytes_per_token,
     remote_nodes_reached,
 )
 from dpplan.demand.decode import DecodeDemand, decode_demand, largest_batch, step_time_s
@@ -42,6 +43,7 @@ __all__ = [
     "dispatch_bytes_per_token",
     "hit_rate",
     "largest_batch",
+    "nvlink_bytes_per_token",
     "persisted_tokens",
     "prefill_flop",
     "remote_nodes_reached",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cache
 
 from dpplan.profiles.architecture import Architecture
 
@@ -12,6 +13,7 @@ __all__ = [
     "all_reduce_bytes_per_token",
     "collective_bytes_per_token",
     "dispatch_bytes_per_token",
+    "nvlink_bytes_per_token",
     "remote_nodes_reached",
 ]
 
@@ -22,6 +24,7 @@ _ALL_REDUCES_PER_LAYER = 2
 """Tensor parallelism sums partial results after attention and after the FFN."""
 
 
+@cache
 def remote_nodes_reached(
     nodes: int,
     routed_experts: int,
@@ -170,3 +173,52 @@ def collective_bytes_per_token(
     return dispatch_bytes_per_token(
         architecture, expert_domains, dispatch_element_bytes
     ) + all_reduce_bytes_per_token(architecture, tensor_domains)
+
+
+def nvlink_bytes_per_token(
+    architecture: Architecture,
+    *,
+    tp: int,
+    ep: int,
+    domain_gpus: int,
+    dispatch_element_bytes: float,
+) -> float:
+    """Collective bytes of one computed token on NVLink (D7), sent by all GPUs together.
+
+    All-reduces within a domain: 2 a layer, 2*(t-1) vectors of hidden*2 bytes over its t ranks.
+    Dispatch and combine: one copy per rank a token's experts lie on, less the token's own and
+    less the first of every remote domain, which came over the compute NICs.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    tp, ep : int
+        Ranks of the tensor-parallel and the expert-parallel group.
+    domain_gpus : int
+        GPUs of an NVLink domain.
+    dispatch_element_bytes : float
+        Bytes per element of the dispatched vector.
+
+    Returns
+    -------
+    float
+        Bytes per token; over the NVLink rate of one GPU, the GPU-seconds they take at least.
+
+    Examples
+    --------
+    One layer of width 10, tensor parallelism over 4 GPUs of a domain:
+
+    >>> from dpplan.profiles.architecture import Architecture, LayerGroup, ParameterCounts
+    >>> a = Architecture((LayerGroup("x", 1),), 10, 10, ParameterCounts(0, 0, 0, 0, 0))
+    >>> nvlink_bytes_per_token(a, tp=4, ep=1, domain_gpus=8, dispatch_element_bytes=1.0)
+    240.0
+    """
+    ranks = min(tp, domain_gpus)
+    domains = math.ceil(tp / domain_gpus)
+    vector = architecture.hidden_size * COMBINE_ELEMENT_BYTES
+    reduced = architecture.layers * _ALL_REDUCES_PER_LAYER * 2.0 * (ranks - 1) * vector * domains
+    everywhere = dispatch_bytes_per_token(architecture, ep, dispatch_element_bytes)
+    between = dispatch_bytes_per_token(
+        architecture, math.ceil(ep / domain_gpus), dispatch_element_bytes
+    )
+    return reduced + max(0.0, everywhere - between)

@@ -10,7 +10,13 @@ from dpplan.capacity import NodeCapacity
 from dpplan.demand import CacheLayout, Counting, sequence_bytes
 from dpplan.deployment.placement import Engine, EngineMenu, GpuRates, Weights
 from dpplan.deployment.sides import Side, decode_tokens, nvlink_domain_gpus, side_rates
-from dpplan.deployment.turns import collective_bytes, decode_rate_of, gpu_seconds, prefill_flop_of
+from dpplan.deployment.turns import (
+    collective_bytes,
+    decode_rate_of,
+    gpu_seconds,
+    prefill_flop_of,
+    prefill_gpu_seconds,
+)
 from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.library import WeightedClass
 from dpplan.profiles.model import Model
@@ -67,8 +73,11 @@ def side_options(
     least = longest / model.architecture.layers if name == "prefill" else longest
     nic = min(node.compute_nic_read, node.compute_nic_write) if counting == "full" else math.inf
     nic_per_gpu = nic / hardware.gpus
-    own = _prefill_loads if name == "prefill" else _decode_loads
-    loads_of = own(model, weights, layout, classes, slo, counting, rates, node)
+    loads_of = (
+        _prefill_loads(model, layout, classes, counting, hardware, rates, node)
+        if name == "prefill"
+        else _decode_loads(model, layout, classes, slo, weights, hardware, rates)
+    )
 
     def speed(engine: Engine) -> float:
         gpu_s, held_byte_s, tokens = loads_of(engine)
@@ -98,59 +107,57 @@ _Loads = Callable[[Engine], tuple[float, float, float]]
 
 def _prefill_loads(
     model: Model,
-    weights: Weights,
     layout: CacheLayout,
     classes: Sequence[WeightedClass],
-    slo: Slo | None,
     counting: Counting,
+    hardware: Hardware,
     rates: GpuRates,
     node: NodeCapacity,
 ) -> _Loads:
     layers = model.architecture.layers
-    turns = []
+    sizes = []
     for c in classes:
-        gpu_s = gpu_seconds(prefill_flop_of(c.turns, model, counting), rates)
         hit = float(sequence_bytes(layout, c.turns.context_tokens))
-        fresh = float(sequence_bytes(layout, c.turns.append_tokens))
-        turns.append((c.weight_fraction, gpu_s, hit, fresh, c.turns.append_tokens))
+        held = float(sequence_bytes(layout, c.turns.context_tokens + c.turns.append_tokens))
+        kernel_s = gpu_seconds(prefill_flop_of(c.turns, model, counting), rates)
+        sizes.append((kernel_s, hit / node.storage_nic_read, held / layers))
 
     def loads(engine: Engine) -> tuple[float, float, float]:
-        held = sum(
-            w
-            * (hit + fresh)
-            * engine.kv_copies
-            / layers
-            * max(hit / node.storage_nic_read, gpu_s / engine.gpus)
-            for w, gpu_s, hit, fresh, _ in turns
-        )
-        return sum(t[0] * t[1] for t in turns), held, sum(t[0] * t[4] for t in turns)
+        gpu_s = held_byte_s = tokens = 0.0
+        for c, (kernel_s, read_s, layer_bytes) in zip(classes, sizes, strict=True):
+            append = c.turns.append_tokens
+            own = prefill_gpu_seconds(kernel_s, append, model, engine, hardware, rates)
+            gpu_s += c.weight_fraction * own
+            in_flight_s = max(read_s, own / engine.gpus)
+            held_byte_s += c.weight_fraction * layer_bytes * engine.kv_copies * in_flight_s
+            tokens += c.weight_fraction * append
+        return gpu_s, held_byte_s, tokens
 
     return loads
 
 
 def _decode_loads(
     model: Model,
-    weights: Weights,
     layout: CacheLayout,
     classes: Sequence[WeightedClass],
     slo: Slo | None,
-    counting: Counting,
+    weights: Weights,
+    hardware: Hardware,
     rates: GpuRates,
-    node: NodeCapacity,
 ) -> _Loads:
     def loads(engine: Engine) -> tuple[float, float, float]:
-        gpu_s = held = tokens = 0.0
+        gpu_s = held_byte_s = tokens = 0.0
         for c in classes:
             if not c.turns.output_tokens:
                 continue
-            rate = decode_rate_of(c.turns, model, layout, weights, engine, rates, slo)
+            rate = decode_rate_of(c.turns, model, layout, weights, engine, hardware, rates, slo)
             if rate.batch < 1:
                 return math.inf, 0.0, 0.0
             output = c.weight_fraction * c.turns.output_tokens
             gpu_s += output * engine.gpus / rate.tokens_per_s
             resident = float(sequence_bytes(layout, decode_tokens(c.turns))) * engine.kv_copies
-            held += resident * output * rate.unloaded_step_s
+            held_byte_s += resident * output * rate.unloaded_step_s
             tokens += output
-        return gpu_s, held, tokens
+        return gpu_s, held_byte_s, tokens
 
     return loads

@@ -30,6 +30,8 @@ class GpuRates:
     index_flop_per_s: float
     hbm_bytes_per_s: float
     hbm_bytes: float
+    nvlink_bytes_per_s: float = math.inf
+    """One direction; inf where collectives are not counted."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,6 @@ class Engine:
     """For KV cache; inf where HBM is unlimited."""
     kv_copies: float
     """Copies of a sequence's KV that TP ranks hold (MLA: every rank all of it)."""
-
-    def engines_per_node(self, gpus_per_node: int) -> float:
-        """Engines per node, below one where an engine spans several."""
-        return gpus_per_node / self.gpus
 
     def domains(self, ranks: int, domain_gpus: int) -> int:
         """NVLink domains that a group of consecutive ranks spans."""
@@ -117,7 +115,12 @@ def engine_layout(
 
 
 def _decode_terms(
-    engine: Engine, rates: GpuRates, weights: Weights, demand: DecodeDemand, expert_share: float
+    engine: Engine,
+    rates: GpuRates,
+    weights: Weights,
+    demand: DecodeDemand,
+    expert_share: float,
+    nvlink_bytes_per_token: float,
 ) -> dict[str, float]:
     bandwidth = rates.hbm_bytes_per_s
     compute = (
@@ -130,7 +133,9 @@ def _decode_terms(
         "expert_weight_s": weights.expert_bytes / max(engine.ep, engine.tp) / bandwidth,
         "expert_share_per_token": expert_share,
         "cache_s_per_sequence": demand.read_bytes * engine.kv_copies / engine.gpus / bandwidth,
-        "compute_s_per_sequence": compute / engine.gpus,
+        # Collectives on NVLink overlap the kernels of another half of the batch at best.
+        "compute_s_per_sequence": max(compute, nvlink_bytes_per_token / rates.nvlink_bytes_per_s)
+        / engine.gpus,
     }
 
 
@@ -142,13 +147,16 @@ def decode_rate(
     *,
     expert_share_per_token: float,
     tpot_s: float,
+    nvlink_bytes_per_token: float = 0.0,
 ) -> DecodeRate:
     """Tokens per second of one engine at its largest batch (D6, C).
 
     The step time per sequence falls with the batch, so the largest batch is the fastest; memory
     allows hbm_left * gpus / (resident * copies) sequences, TPOT the root of the step time.
     """
-    terms = _decode_terms(engine, rates, weights, demand, expert_share_per_token)
+    terms = _decode_terms(
+        engine, rates, weights, demand, expert_share_per_token, nvlink_bytes_per_token
+    )
     room = engine.hbm_left_bytes_per_gpu * engine.gpus
     held = demand.resident_bytes * engine.kv_copies
     by_hbm = math.inf if held == 0 or math.isinf(room) else max(0.0, room / held)

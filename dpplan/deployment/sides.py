@@ -132,6 +132,9 @@ def side_rates(
         index_flop_per_s=kernels["index"],
         hbm_bytes_per_s=bandwidth,
         hbm_bytes=math.inf if f"{name}.hbm" in infinite else memory,
+        nvlink_bytes_per_s=gpu.nvlink_bytes_per_s
+        if full and f"{name}.gpu" not in infinite
+        else math.inf,
     )
     node = node_capacity(
         storage_nics=hardware.storage_nic.count,

@@ -9,6 +9,7 @@ from dpplan.demand import (
     Counting,
     PrefillFlop,
     collective_bytes_per_token,
+    nvlink_bytes_per_token,
     persisted_tokens,
     prefill_flop,
     sequence_bytes,
@@ -32,7 +33,9 @@ __all__ = [
     "collective_bytes",
     "decode_rate_of",
     "gpu_seconds",
+    "nvlink_bytes",
     "prefill_flop_of",
+    "prefill_gpu_seconds",
 ]
 
 
@@ -94,6 +97,34 @@ def prefill_flop_of(turns: TurnClass, model: Model, counting: Counting) -> Prefi
     )
 
 
+def prefill_gpu_seconds(
+    kernel_s: float,
+    append_tokens: float,
+    model: Model,
+    engine: Engine,
+    hardware: Hardware,
+    rates: GpuRates,
+) -> float:
+    """GPU-seconds of a prefill: its kernels' (`gpu_seconds`), or its collectives' on NVLink."""
+    sent = append_tokens * nvlink_bytes(engine, hardware, model)
+    return max(kernel_s, sent / rates.nvlink_bytes_per_s)
+
+
+def _dispatch_element_bytes(model: Model) -> float:
+    return 1.0 if model.compute_dtype in ("fp8", "fp4") else 2.0
+
+
+def nvlink_bytes(engine: Engine, hardware: Hardware, model: Model) -> float:
+    """Bytes that one computed token puts on the NVLinks of its engine (D7)."""
+    return nvlink_bytes_per_token(
+        model.architecture,
+        tp=engine.tp,
+        ep=engine.ep,
+        domain_gpus=nvlink_domain_gpus(hardware),
+        dispatch_element_bytes=_dispatch_element_bytes(model),
+    )
+
+
 def collective_bytes(engine: Engine, hardware: Hardware, model: Model) -> float:
     """Bytes that one computed token puts on the compute NICs of its engine (D7)."""
     domain = nvlink_domain_gpus(hardware)
@@ -101,7 +132,7 @@ def collective_bytes(engine: Engine, hardware: Hardware, model: Model) -> float:
         model.architecture,
         expert_domains=engine.domains(engine.ep, domain),
         tensor_domains=engine.domains(engine.tp, domain),
-        dispatch_element_bytes=1.0 if model.compute_dtype in ("fp8", "fp4") else 2.0,
+        dispatch_element_bytes=_dispatch_element_bytes(model),
     )
 
 
@@ -111,6 +142,7 @@ def decode_rate_of(
     layout: CacheLayout,
     weights: Weights,
     engine: Engine,
+    hardware: Hardware,
     rates: GpuRates,
     slo: Slo | None,
 ) -> DecodeRate:
@@ -125,6 +157,7 @@ def decode_rate_of(
         decode_demand_of(turns, model, layout),
         expert_share_per_token=expert_share_per_token(model),
         tpot_s=latency_limits_s(turns, slo)[0],
+        nvlink_bytes_per_token=nvlink_bytes(engine, hardware, model),
     )
 
 
@@ -153,9 +186,18 @@ def class_demand(
         return float(sequence_bytes(layout, tokens, growing_only=growing_only))
 
     flop = prefill_flop_of(turns, model, counting)
-    prefill_gpu_s = gpu_seconds(flop, prefill.rates)
+    prefill_gpu_s = prefill_gpu_seconds(
+        gpu_seconds(flop, prefill.rates),
+        turns.append_tokens,
+        model,
+        prefill.engine,
+        prefill.hardware,
+        prefill.rates,
+    )
     tpot_s, ttft_s = latency_limits_s(turns, slo)
-    rate = decode_rate_of(turns, model, layout, weights, decode.engine, decode.rates, slo)
+    rate = decode_rate_of(
+        turns, model, layout, weights, decode.engine, decode.hardware, decode.rates, slo
+    )
     if rate.batch < 1 and turns.output_tokens > 0 and "decode.gpu" not in infinite:
         _refuse_batch(turns.name, rate, tpot_s)
     hit = cached(turns.context_tokens)
