@@ -174,6 +174,13 @@ def warnings(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
                 f"workload {turns.name}: context_tokens {turns.context_tokens:g} is beyond "
                 f"session_tokens {turns.session_tokens:g}"
             )
+    for c in limits.classes:
+        least = max(min(c.read_s), c.prefill_s)
+        if least > c.ttft_s:
+            found.append(
+                f"workload {c.name}: TTFT limit {format_quantity(c.ttft_s, 's')} is out of reach: "
+                f"reading and prefilling a lone turn take {format_quantity(least, 's')}"
+            )
     for side in (limits.prefill, limits.decode):
         if side.hardware.dram.kv_buffer_bytes > side.hardware.dram.bytes:
             found.append(

@@ -167,7 +167,6 @@ def plan_case(case: Case) -> Plan:
     options = nodes.options or node_options(case.deployment, p + d)
     prefill, decode = inputs.prefill_hardware, inputs.decode_hardware
     same = prefill.name == decode.name
-    costs = (prefill.cost_usd_per_h, decode.cost_usd_per_h)
     return Plan(
         hardware=prefill.name if same else f"{prefill.name}+{decode.name}",
         prefill_hardware=prefill.name,
@@ -190,7 +189,8 @@ def plan_case(case: Case) -> Plan:
         assumptions=assumptions(inputs, limits),
         advice=advise(strategies["dual-path"], options),
         warnings=warnings(inputs, limits),
-        cost_usd_per_h=None if None in costs else p * (costs[0] or 0) + d * (costs[1] or 0),
+        cost_usd_per_h=_total(p, prefill.cost_usd_per_h, d, decode.cost_usd_per_h),
+        power_w=_total(p, prefill.power_w, d, decode.power_w),
     )
 
 
@@ -268,6 +268,14 @@ def _engine(side: Side, limits: Limits | None = None) -> EngineSummary:
         step_s=rate.step_s if rate and finite else None,
         tokens_per_s=_finite(rate.tokens_per_s) if rate else None,
     )
+
+
+def _total(
+    prefill_nodes: int, prefill_each: float | None, decode_nodes: int, decode_each: float | None
+) -> float | None:
+    if prefill_each is None or decode_each is None:
+        return None
+    return prefill_nodes * prefill_each + decode_nodes * decode_each
 
 
 def _finite(value: float) -> float | None:

@@ -102,6 +102,8 @@ class StrategyResult:
     hit_kv_bytes_per_s: float | None
     prompt_tokens_per_s: float | None
     output_tokens_per_s: float | None
+    sessions_between_turns: float | None
+    """Sessions in a tool gap at that throughput (Little's law); None where no gap is given."""
     bottlenecks: tuple[str, ...]
     utilisation: dict[str, float]
     shadow_prices: dict[str, float]
@@ -171,6 +173,8 @@ class Plan:
     """Better uses of the same nodes."""
     warnings: tuple[str, ...] = ()
     cost_usd_per_h: float | None = None
+    power_w: float | None = None
+    """Largest power the nodes draw; None where a profile names none."""
 
     def __getitem__(self, strategy: str) -> StrategyResult:
         return self.strategies[strategy]
@@ -206,6 +210,7 @@ class Plan:
             "bottleneck_free": _plain(self.bottleneck_free),
             "nodes": [_plain(option) for option in self.node_options],
             "cost_usd_per_h": self.cost_usd_per_h,
+            "power_w": self.power_w,
             "advice": [_plain(item) for item in self.advice],
             "assumptions": list(self.assumptions),
             "warnings": list(self.warnings),

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.closed_form import best_split, elasticity_range
-from dpplan.deployment import Limits
+from dpplan.deployment import ClassDemand, Limits
 from dpplan.errors import UncertifiedAnswer
 from dpplan.lp import LpAnswer, maximise_turns
 from dpplan.result import NextLimit, StrategyResult
@@ -140,6 +140,7 @@ def solve_strategy(
         hit_kv_bytes_per_s=sum(rate * c.hit_kv_bytes for c, rate in sums),
         prompt_tokens_per_s=sum(rate * (c.context_tokens + c.append_tokens) for c, rate in sums),
         output_tokens_per_s=sum(rate * c.output_tokens for c, rate in sums),
+        sessions_between_turns=_between_turns(sums),
         bottlenecks=tuple(RESOURCES[r] for r in tight),
         utilisation={RESOURCES[r]: float(min(load[r], 1.0)) for r in np.flatnonzero(shown)},
         shadow_prices={RESOURCES[r]: float(answer.elasticity[r]) for r in tight},
@@ -157,6 +158,12 @@ def solve_strategy(
     )
 
 
+def _between_turns(rates: list[tuple[ClassDemand, float]]) -> float | None:
+    """Sessions waiting for a tool: arrivals of gaps times their length, by Little's law."""
+    gaps = [rate * c.tool_gap_s for c, rate in rates if c.tool_gap_s is not None]
+    return sum(gaps) if gaps else None
+
+
 def _unbounded(strategy: str) -> StrategyResult:
     return StrategyResult(
         name=strategy,
@@ -168,6 +175,7 @@ def _unbounded(strategy: str) -> StrategyResult:
         hit_kv_bytes_per_s=None,
         prompt_tokens_per_s=None,
         output_tokens_per_s=None,
+        sessions_between_turns=None,
         bottlenecks=(),
         utilisation={},
         shadow_prices={},

@@ -713,3 +713,40 @@ def test_full_counting_uses_by_hand() -> None:
 def test_the_package_names_its_parts() -> None:
     assert dpplan.optimize is optimize
     assert set(dpplan.__all__) <= set(dir(dpplan))
+
+
+# ------------------------------------------------------------------------------ optional keys count
+
+
+def test_power_is_that_of_all_nodes() -> None:
+    """C: P and D nodes at their own maximum; None where a profile names none."""
+    plan = dpplan.optimize(
+        prefill_hardware="h800", decode_hardware="h20", prefill_nodes=2, decode_nodes=4
+    )
+    h800 = dpplan.optimize("h800", prefill_nodes=2, decode_nodes=4).power_w
+    assert h800 == pytest.approx(6 * 10_200)
+    assert plan.power_w != h800
+
+
+def test_tool_gaps_hold_sessions_by_littles_law() -> None:
+    """Sessions in a gap = turns/s * gap, and gaps alone don't change the bound."""
+    plain = dpplan.optimize("h800", prefill_nodes=2, decode_nodes=4)["dual-path"]
+    gapped = dpplan.optimize(
+        "h800", prefill_nodes=2, decode_nodes=4, settings={"tool_gap_s": "5 s"}
+    )["dual-path"]
+    assert plain.sessions_between_turns is None
+    assert gapped.turns_per_s == plain.turns_per_s
+    assert gapped.turns_per_s is not None
+    assert gapped.sessions_between_turns == pytest.approx(5 * gapped.turns_per_s)
+
+
+def test_a_ttft_limit_below_the_unloaded_time_warns() -> None:
+    def warned(limit: str) -> bool:
+        plan = dpplan.optimize(
+            "h800", prefill_nodes=2, decode_nodes=4, settings={"slo.ttft": limit}
+        )
+        return any("TTFT" in warning for warning in plan.warnings)
+
+    assert warned("20 ms")
+    assert not warned("4 s")
+    assert not warned("unlimited")

@@ -52,6 +52,7 @@ class ClassDemand:
     session_tokens: float
     tpot_s: float
     ttft_s: float
+    tool_gap_s: float | None
     hit_kv_bytes: float
     fresh_kv_bytes: float
     generated_kv_bytes: float
@@ -213,6 +214,7 @@ def class_demand(
         session_tokens=turns.session_tokens,
         tpot_s=tpot_s,
         ttft_s=ttft_s,
+        tool_gap_s=turns.tool_gap_s,
         hit_kv_bytes=hit,
         # What the prompt adds to the cache: a state or a full window is replaced, and its hand-off
         # counted with the hit it replaces.

@@ -55,7 +55,7 @@ def plan_document(plan: Plan) -> Document:
         _worth(plan),
         _range(plan),
         node_section(plan),
-        Section("One turn", (_turn(plan),)),
+        Section("One turn and the cluster", (_turn(plan),)),
         Section("Engines", (_engines(plan),)),
         Section("Assumptions", (Items(plan.assumptions, is_numbered=True),))
         if plan.assumptions
@@ -83,6 +83,9 @@ def _strategies(plan: Plan) -> Table:
         ("output tokens", *(scaled(r.output_tokens_per_s, "tok/s") for r in results)),
         ("read on decode side", *(percent(r.decode_read_fraction) for r in results)),
     ]
+    if any(r.sessions_between_turns is not None for r in results):
+        waiting = (number(r.sessions_between_turns) for r in results)
+        rows.append(("sessions in tool gaps", *waiting))
     longest = max((len(r.bottlenecks) for r in results), default=0)
     for n in range(max(1, longest)):
         names = [resource(r.bottlenecks[n]) if n < len(r.bottlenecks) else "" for r in results]
@@ -203,6 +206,8 @@ def _turn(plan: Plan) -> Table:
     if d.load_or_recompute_bytes_per_s_per_gpu is not None:
         rate = scaled(d.load_or_recompute_bytes_per_s_per_gpu, "B/s")
         pairs.append(("loading beats recompute", f"above {rate} a GPU"))
+    if plan.power_w is not None:
+        pairs.append(("cluster, at most", scaled(plan.power_w, "W")))
     if plan.cost_usd_per_h is not None:
         pairs.append(("cluster", f"{number(plan.cost_usd_per_h)} USD/h"))
     half = (len(pairs) + 1) // 2

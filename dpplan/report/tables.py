@@ -130,6 +130,7 @@ def plan_rows(plan: Plan) -> Iterator[Row]:
         yield "inputs", "", "", key, " ".join(value) if isinstance(value, list) else value, ""
     yield "result", "", "", "speedup", plan.speedup, ""
     yield "result", "", "", "speedup_own_best", plan.speedup_own_best, ""
+    yield "result", "", "", "power_w", plan.power_w, "W"
     yield "result", "", "", "cost_usd_per_h", plan.cost_usd_per_h, "USD/h"
     for key, value in vars(plan.demand).items():
         yield "demand", "", "", key, value, unit_of(key)
