@@ -285,7 +285,10 @@ class Plan:
             ("prompt tok/s", [_number(r.prompt_tokens_per_s) for r in results]),
             ("output tok/s", [_number(r.output_tokens_per_s) for r in results]),
             ("read on decode side", [_percent(r.decode_read_fraction) for r in results]),
-            ("bound by", [html.escape(", ".join(r.bottlenecks) or "nothing") for r in results]),
+            (
+                "bound by",
+                ["<br>".join(map(html.escape, r.bottlenecks)) or "nothing" for r in results],
+            ),
         ]
         used = dict.fromkeys(name for r in results for name in r.utilisation)
         bars = [(name, [_bar(r.utilisation.get(name)) for r in results]) for name in used]
@@ -304,7 +307,7 @@ def _html_rows(rows: list[tuple[str, list[str]]]) -> str:
     """Table rows of a name, which is escaped, and cells that are HTML already."""
     return "".join(
         f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-        + "".join(f"<td style='text-align:right'>{cell}</td>" for cell in cells)
+        + "".join(f"<td style='text-align:right;vertical-align:top'>{cell}</td>" for cell in cells)
         + "</tr>"
         for name, cells in rows
     )
