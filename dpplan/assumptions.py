@@ -158,7 +158,7 @@ def _layout(name: str, side: Side) -> str:
     given = any(
         size is not None for size in vars(getattr(side.hardware.parallelism, name)).values()
     )
-    how = "as the profile gives it" if given else "derived: the fastest that divides the nodes"
+    how = "as the profile gives it" if given else "derived: the fastest of those that fit"
     nodes = f"{engine.nodes} node{'s' if engine.nodes > 1 else ''}"
     sizes = f"TP {engine.tp}, DP {engine.dp}, EP {engine.ep}"
     return f"{name} engine of {engine.gpus} GPUs on {nodes}: {sizes} ({how})"

@@ -36,6 +36,8 @@ class RangeTerm:
     """False where no positive P/D can meet it."""
     equation: str
     """In symbols of capacities C, storage rates S_p and S_d."""
+    numbers: str
+    """The same with the numbers put in, in GB/s."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,16 @@ class BottleneckFreeRange:
     """The range of P/D in which every storage NIC can be saturated."""
 
     p_over_d_min: float | None
-    """Largest lower limit, raw (may be negative); None where it is undefined (s = g)."""
+    """Largest lower limit, raw (may be negative); None where it is undefined: s = g, or no storage
+    NIC that could be saturated."""
     p_over_d_max: float | None
-    """Smallest upper limit, raw; None where nothing limits P/D from above."""
+    """Smallest upper limit, raw; None where nothing limits P/D from above (resources lifted)."""
     terms: tuple[RangeTerm, ...]
 
     def verdict(self, p_over_d: float) -> tuple[bool, str]:
         """Does this P/D let all storage NICs saturate, and if not, why (in words)."""
+        if not self.terms and self.p_over_d_min is None:
+            return False, "storage NICs are unlimited: there is nothing to saturate"
         broken = [
             f"{term.resource} would need {term.equation}"
             for term in self.terms
@@ -102,6 +107,8 @@ def bottleneck_free_range(
     >>> r.p_over_d_min == 1 / 7, r.p_over_d_max
     (True, 3.5)
     """
+    if math.isinf(prefill.storage_nic_read) or math.isinf(decode.storage_nic_read):
+        return BottleneckFreeRange(None, None, ())
     entries = traffic_table() if table is None else table
     first, second = FLOWS.index("prefill_read"), FLOWS.index("decode_read")
     s_p, s_d = prefill.storage_nic_read, decode.storage_nic_read
@@ -126,23 +133,26 @@ def bottleneck_free_range(
 def _term(
     resource: str, side: str, a: float, b: float, capacity: float, s_p: float, s_d: float
 ) -> RangeTerm:
-    if math.isinf(s_p) or math.isinf(s_d):
-        return RangeTerm(resource, "always", None, False, "finite storage NICs to saturate")
     own, own_rate = (a, s_p) if side == "prefill" else (b, s_d)
     other, other_rate = (b, s_d) if side == "prefill" else (a, s_p)
     own_symbol, other_symbol = ("S_p", "S_d") if side == "prefill" else ("S_d", "S_p")
     room = capacity - own * own_rate
     own_text = f"{own:g}*{own_symbol}" if own != 1 else own_symbol
     other_text = f"{other:g}*{other_symbol}" if other != 1 else other_symbol
+    c, o, t = (f"{value / 1e9:.4g}" for value in (capacity, own * own_rate, other * other_rate))
     if not other:
-        return RangeTerm(resource, "always", None, room >= 0, f"{own_text} <= C")
+        return RangeTerm(
+            resource, "always", None, room >= 0, f"{own_text} <= C", f"{o} <= {c} GB/s"
+        )
     if side == "prefill":
         equation = f"P/D >= {other_text} / (C - {own_text})" if own else f"P/D >= {other_text} / C"
         limit = other * other_rate / room if room != 0 else None
-        return RangeTerm(resource, "at least", limit, room > 0, equation)
+        numbers = f"P/D >= {t} / ({c} - {o})"
+        return RangeTerm(resource, "at least", limit, room > 0, equation, numbers)
     divisor = f"({other_text})" if other != 1 else other_text
     equation = f"P/D <= (C - {own_text}) / {divisor}"
-    return RangeTerm(resource, "at most", room / (other * other_rate), room > 0, equation)
+    limit = room / (other * other_rate)
+    return RangeTerm(resource, "at most", limit, room > 0, equation, f"P/D <= ({c} - {o}) / {t}")
 
 
 def paper_range(

@@ -100,7 +100,7 @@ def certify(
     if not np.isfinite(total) or total <= 0 or not np.isfinite(turns_per_s):
         raise UncertifiedAnswer(f"the solver's prices sum to {total:g}: no bound follows from them")
     shadow = price / total
-    dual = max(-float(shadow.min(initial=0.0)), 0.0)
+    dual = abs(min(float(shadow.min(initial=0.0)), 0.0))
     positive = np.maximum(shadow, 0.0)
     cost = load @ positive
     cheapest = cost.min(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,10 +70,14 @@ def choose_nodes(
     if prefill_nodes is not None or decode_nodes is not None:
         given = prefill_nodes if prefill_nodes is not None else decode_nodes
         assert given is not None
-        rest = total - given
+        group = group_d if prefill_nodes is not None else group_p
+        if nodes is None:
+            total = max(total, given + group)
+        # The side left out gets what is left, in whole engine groups.
+        rest = (total - given) // group * group
         if rest < 1:
             side = "--prefill-nodes" if prefill_nodes is not None else "--decode-nodes"
-            needed = f"fewer than the {total} nodes in all are needed"
+            needed = f"at most {total - group} of the {total} nodes in all are needed"
             raise BadInput(Fault(side, needed, str(given), "raise --nodes, or give both sides"))
         pair = (given, rest) if prefill_nodes is not None else (rest, given)
         _whole(limits, *pair)
@@ -92,13 +97,24 @@ def node_options(deployment: Deployment, total: int) -> tuple[NodeOption, ...]:
     """Every P:D of a node count in whole engine groups, solved, the best for dual-path chosen.
 
     Nodes that fill no engine group stay idle. Empty where the count holds no pair of engines; of
-    more than `MOST_OPTIONS`, evenly spread ones are looked at.
+    more than `MOST_OPTIONS`, evenly spread ones are looked at, then all around the best.
     """
     limits = deployment.smallest()
     group_p, group_d = limits.prefill.group_nodes, limits.decode.group_nodes
     every = range(group_p, total - group_d + 1, group_p)
-    looked_at = every[:: max(1, -(-len(every) // MOST_OPTIONS))]
-    pairs = [(p, (total - p) // group_d * group_d) for p in looked_at]
+    step = max(1, -(-len(every) // MOST_OPTIONS))
+    options = _options(deployment, every[::step], total)
+    if step > 1:
+        best = next(i for i, option in enumerate(options) if option.chosen) * step
+        near = range(max(0, best - step), min(len(every), best + step + 1))
+        looked_at = sorted({*every[::step], *(every[i] for i in near)})
+        options = _options(deployment, looked_at, total)
+    return options
+
+
+def _options(deployment: Deployment, prefill: Sequence[int], total: int) -> tuple[NodeOption, ...]:
+    group = deployment.smallest().decode.group_nodes
+    pairs = [(p, (total - p) // group * group) for p in prefill]
     return _table(deployment, pairs, total) if pairs else ()
 
 
@@ -110,9 +126,10 @@ def _whole(limits: Limits, prefill_nodes: int, decode_nodes: int) -> None:
         ("decode", decode_nodes, limits.decode),
     ):
         if count % side.group_nodes:
+            verb = "s are" if count > 1 else " is"
             wrong.append(
-                f"{count} {name} node{'s' if count > 1 else ''} is no multiple of the engine group "
-                f"of {side.group_nodes} nodes ({_missing(limits, side, count)})"
+                f"{count} {name} node{verb} no multiple of the engine group of {side.group_nodes} "
+                f"nodes ({_missing(limits, side, count)})"
             )
             clashing.append(f"{name}.hbm")
     if wrong:

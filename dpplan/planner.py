@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dpplan.advice import advise, own_best_speedup
 from dpplan.assumptions import assumptions, warnings
@@ -19,6 +20,7 @@ from dpplan.result import (
     BottleneckFree,
     Demand,
     EngineSummary,
+    NodeOption,
     Plan,
     StrategyResult,
 )
@@ -179,8 +181,8 @@ def plan_case(case: Case) -> Plan:
         unlimited=tuple(sorted(limits.unlimited)),
         settings=inputs.overrides,
         demand=_demand(limits),
-        prefill_engine=_engine(limits.prefill),
-        decode_engine=_engine(limits.decode, limits),
+        prefill_engine=_engine(limits.prefill, p),
+        decode_engine=_engine(limits.decode, d, limits),
         strategies=strategies,
         speedup=_speedup(strategies),
         speedup_own_best=own_best_speedup(options),
@@ -188,7 +190,7 @@ def plan_case(case: Case) -> Plan:
         node_options=options,
         assumptions=assumptions(inputs, limits),
         advice=advise(strategies["dual-path"], options),
-        warnings=warnings(inputs, limits),
+        warnings=(*warnings(inputs, limits), *_sampled(options, p + d)),
         cost_usd_per_h=_total(p, prefill.cost_usd_per_h, d, decode.cost_usd_per_h),
         power_w=_total(p, prefill.power_w, d, decode.power_w),
     )
@@ -248,8 +250,9 @@ def _demand(limits: Limits) -> Demand:
     )
 
 
-def _engine(side: Side, limits: Limits | None = None) -> EngineSummary:
+def _engine(side: Side, nodes: int, limits: Limits | None = None) -> EngineSummary:
     engine = side.engine
+    idle = nodes % engine.nodes
     rate = limits.classes[0].decode if limits is not None and len(limits.classes) == 1 else None
     finite = rate is not None and math.isfinite(rate.batch)
     return EngineSummary(
@@ -261,12 +264,25 @@ def _engine(side: Side, limits: Limits | None = None) -> EngineSummary:
         ep=engine.ep,
         weight_bytes_per_gpu=engine.weight_bytes_per_gpu,
         hbm_left_bytes_per_gpu=_finite(engine.hbm_left_bytes_per_gpu),
+        engines=(nodes - idle) * side.hardware.gpus / engine.gpus,
+        idle_nodes=idle,
         batch_per_engine=rate.batch if rate and finite else None,
         batch_limit=("hbm" if rate.batch_by_hbm <= rate.batch_by_tpot else "tpot")
         if rate and finite
         else None,
         step_s=rate.step_s if rate and finite else None,
         tokens_per_s=_finite(rate.tokens_per_s) if rate else None,
+    )
+
+
+def _sampled(options: Sequence[NodeOption], total: int) -> tuple[str, ...]:
+    # The table starts at one prefill group and goes on group by group, unless some were left out.
+    steps = [b.prefill_nodes - a.prefill_nodes for a, b in pairwise(options)]
+    if not steps or max(steps) <= options[0].prefill_nodes:
+        return ()
+    return (
+        f"{len(options)} P:D of {total} nodes were looked at, evenly spread and around the best; "
+        "one between them may be slightly better",
     )
 
 
@@ -294,6 +310,8 @@ def _bottleneck_free(case: Case) -> BottleneckFree:
     )
     if holds and backend < reads:
         holds, reason = False, "the storage backend delivers less than all storage NICs take"
+    if holds and case.limits.counting == "full":
+        reason += " by hit KV alone; other traffic comes on top"
     return BottleneckFree(
         p_over_d_min=case.range.p_over_d_min,
         p_over_d_max=case.range.p_over_d_max,

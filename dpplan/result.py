@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,24 @@ __all__ = [
 ]
 
 STRATEGIES = ("prefill-only", "dual-path", "oracle")
+
+
+class Frozen(dict[str, Any]):
+    """A mapping of an answer: read like any other, never changed."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("an answer doesn't change: make a new one")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[Frozen], tuple[dict[str, Any]]]:
+        return Frozen, (dict(self),)
+
+
+def _freeze(answer: Any, *names: str) -> None:
+    for name in names:
+        object.__setattr__(answer, name, Frozen(getattr(answer, name)))
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,10 @@ class EngineSummary:
     weight_bytes_per_gpu: float
     hbm_left_bytes_per_gpu: float | None
     """None = HBM is unlimited."""
+    engines: float
+    """Engines that the side's nodes run."""
+    idle_nodes: int
+    """Nodes left over, which fill no engine."""
     batch_per_engine: float | None = None
     """Decode: largest batch; None on the prefill side and where nothing limits it."""
     batch_limit: str | None = None
@@ -112,6 +134,11 @@ class StrategyResult:
     shadow_prices_if_less: dict[str, float]
     next_limits: tuple[NextLimit, ...]
     certificate: dict[str, float] | None
+
+    def __post_init__(self) -> None:
+        """Freeze the mappings, too."""
+        _freeze(self, "utilisation", "shadow_prices")
+        _freeze(self, "shadow_prices_if_more", "shadow_prices_if_less")
 
 
 @dataclass(frozen=True)
@@ -175,6 +202,10 @@ class Plan:
     cost_usd_per_h: float | None = None
     power_w: float | None = None
     """Largest power the nodes draw; None where a profile names none."""
+
+    def __post_init__(self) -> None:
+        """Freeze the mapping, too."""
+        _freeze(self, "strategies")
 
     def __getitem__(self, strategy: str) -> StrategyResult:
         return self.strategies[strategy]
@@ -287,7 +318,7 @@ class Plan:
             ("read on decode side", [_percent(r.decode_read_fraction) for r in results]),
             (
                 "bound by",
-                ["<br>".join(map(html.escape, r.bottlenecks)) or "nothing" for r in results],
+                ["<br/>".join(map(html.escape, r.bottlenecks)) or "nothing" for r in results],
             ),
         ]
         used = dict.fromkeys(name for r in results for name in r.utilisation)

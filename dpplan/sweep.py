@@ -273,7 +273,7 @@ def fleet_gain(read_node_s: float, prefill_node_s: float, decode_node_s: float) 
 
 
 def _capacity(limits: Limits, nodes: tuple[int, int], lifted: Sequence[str]) -> Array:
-    capacity = limits.capacity(*nodes)
+    capacity = limits.capacity(*nodes, whole_engines=False)
     for name in lifted:
         capacity[resource_index(name)] = math.inf
     return capacity
@@ -305,7 +305,8 @@ def _best_rate(limits: Limits, strategy: str) -> float:
     for _ in range(3):
         grid = np.linspace(low, high, _GRID)
         prefill = sum(FLEET_NODES) / (1.0 + np.exp(-grid))
-        rates, _, _ = bounds(limits, strategy, limits.capacity(prefill, sum(FLEET_NODES) - prefill))
+        capacity = limits.capacity(prefill, sum(FLEET_NODES) - prefill, whole_engines=False)
+        rates, _, _ = bounds(limits, strategy, capacity)
         at, step = int(rates.argmax()), (high - low) / (_GRID - 1)
         best = max(best, float(rates[at]))
         low, high = grid[at] - step, grid[at] + step

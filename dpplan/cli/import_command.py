@@ -67,17 +67,24 @@ def run_import(
         _write(Path(out), written, force)
         output.message(f"wrote {out}")
     counts = architecture.parameters
-    tables = (
-        "the embedding, tied, counted once" if counts.tied_embeddings else "both embeddings counted"
-    )
+    active, table = counts.active, counts.input_embedding
+    ways = [f"{active / 1e9:.4g} G with both embeddings"]
+    if counts.tied_embeddings:
+        ways = [f"{active / 1e9:.4g} G with the embedding, tied, once"]
+    else:
+        ways.append(f"{(active - table) / 1e9:.4g} G with the LM head only")
+    ways.append(f"{(active - table - counts.output_head) / 1e9:.4g} G without either")
     output.message(
-        f"derived: {counts.total / 1e9:.4g} G parameters, {counts.active / 1e9:.4g} G active "
-        f"per token ({tables}; MTP layers and vision or audio towers are not)"
+        f"derived: {counts.total / 1e9:.4g} G parameters; active per token {', '.join(ways)} "
+        "(makers differ); MTP layers and vision or audio towers are not counted"
     )
 
 
 def parse_config(data: bytes, where: str) -> dict[str, Any]:
-    """The mapping of a JSON file, which must be plain: UTF-8, no key twice, no NaN.
+    """The mapping of a JSON file, which must be plain: UTF-8, no key twice.
+
+    Infinity and NaN are read, as published files have them in fields that don't matter; a field
+    that does matter is refused by name with them.
 
     Raises
     ------
@@ -94,7 +101,6 @@ def parse_config(data: bytes, where: str) -> dict[str, Any]:
         cure = "save the file as UTF-8 without byte-order mark"
         raise BadInput(Fault(where, "UTF-8 text is needed", "a byte-order mark", cure))
     twice: dict[str, None] = {}
-    numbers: dict[str, None] = {}
 
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         known: dict[str, Any] = {}
@@ -104,14 +110,8 @@ def parse_config(data: bytes, where: str) -> dict[str, Any]:
             known[key] = value
         return known
 
-    def constant(word: str) -> float:
-        numbers[word] = None
-        return 0.0
-
     try:
-        value = json.loads(
-            text, object_pairs_hook=mapping, parse_constant=constant, parse_float=_float
-        )
+        value = json.loads(text, object_pairs_hook=mapping, parse_float=_float)
     except json.JSONDecodeError as error:
         got = f"{error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
         raise BadInput(Fault(f"{where}:{error.lineno}", "valid JSON is needed", got)) from None
@@ -129,15 +129,6 @@ def parse_config(data: bytes, where: str) -> dict[str, Any]:
             "remove one",
         )
         for key in list(twice)[:20]
-    ]
-    faults += [
-        Fault(
-            _located(text, where, word),
-            "a finite number is needed",
-            word,
-            "JSON has no such number",
-        )
-        for word in numbers
     ]
     if faults:
         raise BadInput(faults)

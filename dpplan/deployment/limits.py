@@ -62,10 +62,23 @@ class Limits:
         weights = [c.weight_fraction for c in self.classes]
         return np.asarray(np.tensordot(weights, self.use, axes=1))
 
-    def capacity(self, prefill_nodes: npt.ArrayLike, decode_nodes: npt.ArrayLike) -> Array:
-        """Capacity vector of P prefill and D decode nodes, shape (..., resources)."""
+    def capacity(
+        self,
+        prefill_nodes: npt.ArrayLike,
+        decode_nodes: npt.ArrayLike,
+        *,
+        whole_engines: bool = True,
+    ) -> Array:
+        """Capacity vector of P prefill and D decode nodes, shape (..., resources).
+
+        Nodes that fill no engine stay idle and add nothing; without `whole_engines` they add their
+        share, as in a fleet so large that the rest doesn't matter.
+        """
         p = np.asarray(prefill_nodes, dtype=float)[..., None]
         d = np.asarray(decode_nodes, dtype=float)[..., None]
+        if whole_engines:
+            p = p // self.prefill.engine.nodes * self.prefill.engine.nodes
+            d = d // self.decode.engine.nodes * self.decode.engine.nodes
         return np.asarray(p * self.per_prefill_node + d * self.per_decode_node + self.per_cluster)
 
 
@@ -115,9 +128,8 @@ class Deployment:
     def at(self, prefill_nodes: int, decode_nodes: int) -> Limits:
         """Limits with the engines that give these nodes the largest dual-path bound.
 
-        Each side offers the fastest engine of every size that divides its nodes; pairs are tried
-        in the order of what the sides alone sustain, and the first of equals wins. Raises as
-        `smallest`.
+        Each side offers its fastest engines (`EngineMenu.candidates`); pairs are tried in the
+        order of what the sides alone sustain, and the first of equals wins. Raises as `smallest`.
         """
         key = (prefill_nodes, decode_nodes)
         if key not in self._chosen:

@@ -20,6 +20,10 @@ __all__ = ["DecodeRate", "Engine", "EngineMenu", "GpuRates", "Weights", "decode_
 
 MAX_ENGINE_NODES = 64
 
+_IDLING = {"prefill": 0, "decode": 2}
+"""Engine sizes that leave nodes idle among a side's candidates: prefill speed hardly depends on the
+size, decode speed does."""
+
 
 @dataclass(frozen=True)
 class GpuRates:
@@ -219,10 +223,19 @@ class EngineMenu:
         raise Infeasible(self._too_small(), [f"{self.side}.hbm"])
 
     def candidates(self, nodes: int) -> list[Engine]:
-        """Best engines of every size that divides `nodes`, fastest first; else the smallest one."""
-        sizes = [n for n in range(1, min(nodes, MAX_ENGINE_NODES) + 1) if nodes % n == 0]
+        """Engines that `nodes` nodes may run, fastest first; the smallest one if none fits.
+
+        The best of every size that divides the nodes, and the few of the others that are fastest
+        although nodes are left idle: one node more never leaves only slower engines.
+        """
+        sizes = range(1, min(nodes, MAX_ENGINE_NODES) + 1)
         found = [engine for n in sizes if (engine := self.best_of_size(n)) is not None]
-        return sorted(found, key=self._rank, reverse=True) or [self.smallest()]
+        whole = [engine for engine in found if nodes % engine.nodes == 0]
+        rest = [engine for engine in found if nodes % engine.nodes]
+        rest.sort(key=lambda e: self.speed(e) * (nodes // e.nodes * e.nodes), reverse=True)
+        return sorted(whole + rest[: _IDLING[self.side]], key=self._rank, reverse=True) or [
+            self.smallest()
+        ]
 
     def _rank(self, engine: Engine) -> tuple[float, int, int, int]:
         # Rounded, so that equal engines tie and the plainest of them wins.

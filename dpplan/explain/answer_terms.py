@@ -89,7 +89,7 @@ def range_terms(plan: Plan) -> Iterator[Term]:
             "S1",
             f"all storage NICs full: {term['resource']}",
             str(term["equation"]),
-            f"P/D {term['kind']} {limit:.6g}" if limit is not None else "whatever P/D",
+            str(term["numbers"]),
             limit if limit is not None else ("holds" if term["satisfiable"] else "fails"),
             "nodes/node",
             f"{PAPER}, eqs. 1-9, by the traffic table",

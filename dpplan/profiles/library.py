@@ -157,11 +157,13 @@ def load_inputs(
         "decode_hardware": attempt("hardware", decode_hardware or hardware),
         "workload": attempt("workloads", workload),
     }
+    # The model is chosen by the workload as set, so it is read after the workload's settings.
+    placed = _place(documents["workload"], _parse_settings(settings, faults), faults)
+    for target in ("prefill_hardware", "decode_hardware", "workload"):
+        documents[target] = _put(documents[target], placed[target], faults)
     workload_document = documents["workload"]
-    named = model or _default_model(workload_document)
-    documents["model"] = attempt("models", named)
-    two_sides = prefill_hardware is not None or decode_hardware is not None
-    documents = _apply(documents, _parse_settings(settings, faults), two_sides, faults)
+    documents["model"] = attempt("models", model or _default_model(workload_document))
+    documents["model"] = _put(documents["model"], placed["model"], faults)
 
     profiles: dict[str, Strict] = {}
     for key, kind in (
@@ -261,14 +263,14 @@ def _parse_settings(
     return parsed
 
 
-def _apply(
-    documents: dict[str, Document | None],
-    settings: Sequence[tuple[str, object]],
-    two_sides: bool,
-    faults: list[Fault],
-) -> dict[str, Document | None]:
-    """Put every setting into the one profile whose schema has its path."""
-    workload = documents["workload"]
+_Setting = tuple[str, str, object]
+"""Option as given, key path, value."""
+
+
+def _place(
+    workload: Document | None, settings: Sequence[tuple[str, object]], faults: list[Fault]
+) -> dict[str, list[_Setting]]:
+    """Find for every setting the one profile whose schema has its path."""
     paths = {
         "hardware": schema_paths(Hardware),
         "model": schema_paths(Model),
@@ -280,6 +282,9 @@ def _apply(
         "decode_hardware": ("decode_hardware",),
         "model": ("model",),
         "workload": ("workload",),
+    }
+    placed: dict[str, list[_Setting]] = {
+        target: [] for owned in targets.values() for target in owned
     }
     for text, value in settings:
         option = f"--set {text}"
@@ -308,11 +313,21 @@ def _apply(
             faults.append(Fault(option, needed, "none", cure))
         else:
             for target in targets[owners[0]]:
-                document = documents[target]
-                if document is not None:
-                    parts = tuple(int(p) if p.isdigit() else p for p in path.split("."))
-                    documents[target] = document.replaced(parts, value, option)
-    return documents
+                placed[target].append((option, path, value))
+    return placed
+
+
+def _put(
+    document: Document | None, settings: Sequence[_Setting], faults: list[Fault]
+) -> Document | None:
+    for option, path, value in settings:
+        parts = tuple(int(p) if p.isdigit() else p for p in path.split("."))
+        if document is not None:
+            try:
+                document = document.replaced(parts, value, option)
+            except BadInput as error:
+                faults.extend(fault for fault in error.faults if fault not in faults)
+    return document
 
 
 def _known(path: str, keys: Sequence[str]) -> bool:

@@ -62,13 +62,19 @@ def _positive_quantity(value: object, dimension: str) -> float:
     quantity = parse_quantity(value, dimension)
     if quantity <= 0:
         raise ValueError("a quantity above zero is needed")
+    if not _SMALLEST <= quantity <= _LARGEST:
+        raise ValueError("a quantity that a machine could have is needed")
     return quantity
+
+
+_SMALLEST, _LARGEST = 1e-9, 1e27
+"""Base units; beyond them products of bytes and seconds would leave what a float can hold."""
 
 
 def _quantity(dimension: str, pattern: str, example: str) -> Any:
     schema = {
         "type": "string",
-        "pattern": rf"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*{pattern}\s*$",
+        "pattern": rf"^\s*(?=.*[1-9])([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*{pattern}\s*$",
         "examples": [example],
     }
     return Annotated[
@@ -106,8 +112,8 @@ def _plain_number(value: object) -> object:
     return value
 
 
-Number = Annotated[float, Field(ge=0, le=1e18), BeforeValidator(_plain_number)]
-PositiveNumber = Annotated[float, Field(gt=0, le=1e18), BeforeValidator(_plain_number)]
+Number = Annotated[float, Field(ge=0, le=1e12), BeforeValidator(_plain_number)]
+PositiveNumber = Annotated[float, Field(gt=0, le=1e15), BeforeValidator(_plain_number)]
 Count = Annotated[int, Field(ge=1, le=10**6), BeforeValidator(_plain_number)]
 Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(_plain_number)]
 """Efficiency: measured share of peak, above 0, at most 1."""

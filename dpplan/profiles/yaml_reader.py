@@ -56,7 +56,22 @@ class Document:
         return f"{self.where}:{line}: {key}" if key else f"{self.where}:{line}"
 
     def replaced(self, path: KeyPath, value: Any, option: str) -> Document:
-        """A copy with one value put in, as `--set` does; missing parents become mappings."""
+        """A copy with one value put in, as `--set` does; missing parents become mappings.
+
+        Raises
+        ------
+        BadInput
+            If the path goes through a list at a place that the list doesn't have.
+        """
+        node = self.value
+        for part in path:
+            if isinstance(node, list):
+                if not isinstance(part, int) or part >= len(node):
+                    needed = f"a position from 0 to {len(node) - 1} is needed"
+                    raise BadInput(Fault(option, needed, str(part)))
+                node = node[part]
+            else:
+                node = node.get(str(part)) if isinstance(node, dict) else None
         root = _put(self.value, path, value)
         return Document(self.where, root, self.lines, self.overrides | {path: option})
 

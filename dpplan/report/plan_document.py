@@ -222,7 +222,7 @@ def _engines(plan: Plan) -> Table:
     sides = {"prefill": plan.prefill_engine, "decode": plan.decode_engine}
     rows: list[tuple[Cell, ...]] = [
         ("hardware", *(engine.hardware for engine in sides.values())),
-        ("engine", *map(_spread, sides.values())),
+        ("engines", *map(_spread, sides.values())),
         ("parallelism", *(f"TP {e.tp}, DP {e.dp}, EP {e.ep}" for e in sides.values())),
         ("weights per GPU", *(size(e.weight_bytes_per_gpu) for e in sides.values())),
         ("HBM left per GPU", *(size(e.hbm_left_bytes_per_gpu) for e in sides.values())),
@@ -239,4 +239,5 @@ def _engines(plan: Plan) -> Table:
 
 def _spread(engine: EngineSummary) -> str:
     nodes = f"{engine.nodes_per_engine} node{'s' if engine.nodes_per_engine > 1 else ''}"
-    return f"{engine.gpus_per_engine} GPUs on {nodes}"
+    idle = f", {engine.idle_nodes} idle" if engine.idle_nodes else ""
+    return f"{engine.engines:g} x {engine.gpus_per_engine} GPUs on {nodes}{idle}"
