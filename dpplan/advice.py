@@ -37,7 +37,7 @@ def advise(dual: StrategyResult, options: Sequence[NodeOption]) -> tuple[Advice,
     p, d = best.prefill_nodes, best.decode_nodes
     return (
         Advice(
-            text=f"the same {p + d + best.idle_nodes} nodes as {p}P{d}D",
+            text=f"The same {p + d + best.idle_nodes} nodes as {p}P{d}D",
             option=f"--prefill-nodes {p} --decode-nodes {d}",
             turns_per_s=rate,
             gain_fraction=rate / dual.turns_per_s - 1,

@@ -161,7 +161,8 @@ def _layout(name: str, side: Side) -> str:
     how = "as the profile gives it" if given else "derived: the fastest of those that fit"
     nodes = f"{engine.nodes} node{'s' if engine.nodes > 1 else ''}"
     sizes = f"TP {engine.tp}, DP {engine.dp}, EP {engine.ep}"
-    return f"{name} engine of {engine.gpus} GPUs on {nodes}: {sizes} ({how})"
+    gpus = f"{engine.gpus} GPU{'s' if engine.gpus > 1 else ''}"
+    return f"{name} engine of {gpus} on {nodes}: {sizes} ({how})"
 
 
 def warnings(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
@@ -171,8 +172,8 @@ def warnings(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
         turns = item.turns
         if turns.context_tokens > turns.session_tokens:
             found.append(
-                f"workload {turns.name}: context_tokens {turns.context_tokens:g} is beyond "
-                f"session_tokens {turns.session_tokens:g}"
+                f"workload {turns.name}: context_tokens {turns.context_tokens:,.10g} is beyond "
+                f"session_tokens {turns.session_tokens:,.10g}"
             )
     for c in limits.classes:
         least = max(min(c.read_s), c.prefill_s)

@@ -18,6 +18,9 @@ from dpplan.routes import ROUTES
 __all__ = ["FleetPlan", "PoolCount", "optimize_pools", "size"]
 
 
+_MOST_TURNS_PER_S = 1e7
+
+
 @dataclass(frozen=True)
 class PoolCount:
     """Nodes of one pool."""
@@ -177,6 +180,9 @@ def size(
         settings,
     )
     demand = given[0] if turns_per_s is not None else given[0] / pools.sessions_per_turn
+    if demand > _MOST_TURNS_PER_S:
+        needed = f"at most {_MOST_TURNS_PER_S:,.0f} turns/s can be planned for"
+        raise BadInput(Fault("demand", needed, f"{demand:.4g}"))
     cost, _ = pools.costs()
     fleet = minimise_cost(
         pools.use,
@@ -186,6 +192,10 @@ def size(
         demand,
         pools.weights,
         names=pools.rows,
+        at_least_one=[
+            [p for p, (own, _) in enumerate(pools.sides) if own == side]
+            for side in ("prefill", "decode")
+        ],
     )
     return _fleet_plan(
         pools, strategy, traffic, list(fleet.engines), fleet.answer, demand, fleet.lower_bound

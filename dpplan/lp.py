@@ -308,6 +308,7 @@ def minimise_cost(
     weights: npt.ArrayLike = (1.0,),
     *,
     names: Sequence[str] | None = None,
+    at_least_one: Sequence[Sequence[int]] = (),
 ) -> Fleet:
     """Cheapest whole engines that sustain a throughput (L): integer counts, continuous flows.
 
@@ -331,6 +332,8 @@ def minimise_cost(
         Share of each class in all turns.
     names : sequence of str, optional
         Resource names for messages.
+    at_least_one : sequence of sequences of int
+        Sets of pools of which one engine is needed, whatever the demand.
 
     Returns
     -------
@@ -365,6 +368,8 @@ def minimise_cost(
         problem.setObjective(pulp.lpSum(float(c) * n for c, n in zip(cost, counts, strict=True)))
         meet_mix(problem, flows, 1.0, share, ways)
         room = [1.0 if pool is None else counts[pool] for pool in pool_of_resource]
+        for number, pools in enumerate(at_least_one):
+            problem.addConstraint(pulp.lpSum(counts[p] for p in pools) >= 1, f"one_{number}")
         # Flows are in units of the demand, so rows stay of the order of the engine counts.
         limit_resources(problem, flows, load * turns_per_s, room)
         return problem, counts

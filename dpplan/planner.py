@@ -270,6 +270,7 @@ def _engine(side: Side, nodes: int, limits: Limits | None = None) -> EngineSumma
         batch_limit=("hbm" if rate.batch_by_hbm <= rate.batch_by_tpot else "tpot")
         if rate and finite
         else None,
+        step_limit=("compute" if rate.compute_bound else "memory") if rate and finite else None,
         step_s=rate.step_s if rate and finite else None,
         tokens_per_s=_finite(rate.tokens_per_s) if rate else None,
     )

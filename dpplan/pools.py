@@ -24,6 +24,9 @@ __all__ = ["PoolSet", "assemble_pools"]
 
 Array = npt.NDArray[np.float64]
 
+_TIMES = (*range(1, 13), 16, 20, 24, 32)
+"""Engine sizes that a fleet may mix, in smallest engines."""
+
 
 @dataclass(frozen=True)
 class PoolSet:
@@ -136,11 +139,11 @@ def assemble_pools(
 
 
 def _engines(options: SideOptions, nodes: int | None) -> list[Side]:
-    """The side on `nodes` nodes; without a count, its engines of 1, 2, 4, ... smallest groups."""
+    """The side on `nodes` nodes; without a count, its engines of many sizes."""
     if nodes is not None:
         return [options.at(nodes)]
     unit = options.menu.smallest().nodes
-    sizes = [unit * 2**n for n in range(6) if unit * 2**n <= MAX_ENGINE_NODES]
+    sizes = [unit * times for times in _TIMES if unit * times <= MAX_ENGINE_NODES]
     found = [engine for size in sizes if (engine := options.menu.best_of_size(size)) is not None]
     return [options.with_engine(engine) for engine in found]
 

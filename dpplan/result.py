@@ -81,6 +81,8 @@ class EngineSummary:
     """Decode: largest batch; None on the prefill side and where nothing limits it."""
     batch_limit: str | None = None
     """Decode: what limits the batch, "hbm" or "tpot"."""
+    step_limit: str | None = None
+    """Decode: what a step waits for, "memory" or "compute"; a larger batch helps the first only."""
     step_s: float | None = None
     """Decode: step time at that batch."""
     tokens_per_s: float | None = None

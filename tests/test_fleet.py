@@ -128,3 +128,38 @@ def test_least_cost_is_that_of_brute_force(
     )
     assert fleet.cost == pytest.approx(best, rel=1e-6)
     assert fleet.lower_bound <= fleet.cost * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "model", "nodes"),
+    [("h800", "kimi-k3", 12), ("a100", "deepseek-v3.2", 12), ("h800", "deepseek-v3.2", 10)],
+)
+def test_size_needs_no_more_nodes_than_a_plan_of_the_same_rate(
+    hardware: str, model: str, nodes: int
+) -> None:
+    """L: what `optimize` reaches on n nodes, `size` reaches on n or fewer."""
+    rate = dpplan.optimize(hardware, "agentic", model=model, nodes=nodes)["dual-path"].turns_per_s
+    assert rate is not None
+    fleet = dpplan.size(
+        "agentic",
+        model=model,
+        prefill_hardware=[hardware],
+        decode_hardware=[hardware],
+        turns_per_s=rate * (1 - 1e-6),
+    )
+    assert fleet.cost <= nodes
+
+
+@pytest.mark.parametrize("rate", [1e-9, 1e-3])
+def test_a_fleet_has_both_sides_however_small_the_demand(rate: float) -> None:
+    fleet = dpplan.size(
+        "agentic", prefill_hardware=["h800"], decode_hardware=["h800"], turns_per_s=rate
+    )
+    assert {pool.side for pool in fleet.pools} == {"prefill", "decode"}
+
+
+def test_an_absurd_demand_is_refused() -> None:
+    with pytest.raises(dpplan.BadInput, match="at most 10,000,000 turns/s"):
+        dpplan.size(
+            "agentic", prefill_hardware=["h800"], decode_hardware=["h800"], turns_per_s=1e12
+        )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import pickle
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -750,3 +752,57 @@ def test_a_ttft_limit_below_the_unloaded_time_warns() -> None:
     assert warned("20 ms")
     assert not warned("4 s")
     assert not warned("unlimited")
+
+
+def test_the_model_can_be_set() -> None:
+    """A workload's model, set, is the model planned, by either path."""
+    for key in ("workload.model", "model"):
+        plan = optimize(
+            "h800", "agentic", prefill_nodes=2, decode_nodes=4, settings={key: "ds-27b"}
+        )
+        assert plan.model == "ds-27b"
+    with pytest.raises(dpplan.BadInput, match="nosuchmodel"):
+        dpplan.optimize("h800", "agentic", settings={"workload.model": "nosuchmodel"})
+
+
+def test_more_decode_nodes_never_hurt() -> None:
+    """C, S2: 74 = 2*37 nodes run the engines of 72 and leave two idle rather than shrink them."""
+    found = [
+        optimize("h800", "agentic", prefill_nodes=40, decode_nodes=d)["dual-path"].turns_per_s
+        for d in (68, 70, 72, 74, 76, 82, 84, 86)
+    ]
+    assert all(b >= a * (1 - 1e-9) for a, b in pairwise(f for f in found if f is not None))
+
+
+def test_a_side_given_alone_leaves_the_rest_idle() -> None:
+    plan = optimize("h800", "agentic", nodes=7, prefill_nodes=2)
+    assert (plan.prefill_nodes, plan.decode_nodes) == (2, 4)
+
+
+@pytest.mark.parametrize("rate", ["1e-300 B/s", "1e300 B/s", "1e-10 B/s"])
+def test_rates_no_machine_has_are_refused(rate: str) -> None:
+    with pytest.raises(dpplan.BadInput, match="a machine could have"):
+        optimize("h800", "agentic", settings={"storage_nic.bytes_per_s": rate})
+
+
+@pytest.mark.parametrize("rate", ["1e-9 B/s", "1e27 B/s"])
+def test_the_extremes_still_give_finite_numbers(rate: str) -> None:
+    plan = optimize(
+        "h800", "agentic", prefill_nodes=2, decode_nodes=4, settings={"dram.bytes_per_s": rate}
+    )
+    json.dumps(plan.to_dict(), allow_nan=False)
+
+
+def test_an_answer_is_frozen_through_and_through() -> None:
+    plan = optimize("h800", "agentic", prefill_nodes=2, decode_nodes=4)
+    with pytest.raises(TypeError, match="doesn't change"):
+        plan.strategies["dual-path"] = plan.strategies["oracle"]
+    with pytest.raises(TypeError, match="doesn't change"):
+        plan["dual-path"].utilisation.clear()
+    assert pickle.loads(pickle.dumps(plan)) == plan
+
+
+def test_large_node_counts_are_sampled_and_say_so() -> None:
+    plan = optimize("h800", "agentic", nodes=5000)
+    assert any("were looked at" in warning for warning in plan.warnings)
+    assert not any("looked at" in w for w in optimize("h800", "agentic", nodes=60).warnings)

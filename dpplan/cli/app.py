@@ -15,7 +15,8 @@ app = typer.Typer(
     name="dpplan",
     help="Capacity planner for LLM serving with prefill and decode on separate nodes and the KV "
     "cache loaded from storage over two paths (DualPath, arXiv 2602.21548).",
-    epilog="Exit codes: 0 fine, 2 bad input, 3 infeasible, 4 a check found drift.",
+    epilog="Exit codes: 0 fine, 2 bad input, 3 infeasible, 1 anything else, such as output that "
+    "cannot be written.",
     add_completion=False,
     # Plain help and our own messages: rich would cost more to load than the answer takes.
     rich_markup_mode=None,

@@ -63,7 +63,9 @@ def positive_number(option: str) -> Any:
         except ValueError:
             number = math.nan
         if not 0 < number <= 1e15:
-            raise BadInput(Fault(option, "a number above zero is needed", _quoted(str(value))))
+            raise BadInput(
+                Fault(option, "a number above zero and at most 1e15 is needed", _quoted(str(value)))
+            )
         return number
 
     return parse

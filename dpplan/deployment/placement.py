@@ -90,6 +90,8 @@ class DecodeRate:
     """Step time of a lone sequence: the least any token takes."""
     tokens_per_s: float
     """Tokens per second and engine."""
+    compute_bound: bool
+    """The step waits for arithmetic (or NVLink), not for HBM: a larger batch brings nothing."""
 
 
 def engine_layout(
@@ -173,7 +175,9 @@ def decode_rate(
     else:
         step = float(step_time_s(batch, **terms))
         tokens = batch / step if step else (math.inf if batch else 0.0)
-    return DecodeRate(batch, by_hbm, by_tpot, step, alone, tokens)
+    finite = batch if math.isfinite(batch) else 1e15
+    computing = finite * terms["compute_s_per_sequence"] >= float(step_time_s(finite, **terms))
+    return DecodeRate(batch, by_hbm, by_tpot, step, alone, tokens, computing)
 
 
 @dataclass(frozen=True)

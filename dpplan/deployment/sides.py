@@ -101,7 +101,8 @@ def kernel_rates(
     chip = {"bf16": gpu.bf16_flop_per_s, "fp8": gpu.fp8_flop_per_s, "fp4": gpu.fp4_flop_per_s}
     wanted = {"gemm": model.compute_dtype, "attention": model.attention_dtype}
     if layout.index_bytes_per_token:
-        wanted["index"] = "fp8" if model.effective_index_dtype == "fp8" else "bf16"
+        # Narrower keys are multiplied in FP8, the narrowest that indexer kernels run in.
+        wanted["index"] = "fp8" if model.index_element_bytes <= 1 else "bf16"
     found = {kernel: flop_rate(chip, precision) for kernel, precision in wanted.items()}
     narrower = tuple((k, wanted[k], found[k][1]) for k in wanted if wanted[k] != found[k][1])
     efficiency = {"gemm": share.gemm, "attention": share.attention, "index": share.gemm}

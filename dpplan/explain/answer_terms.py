@@ -43,7 +43,7 @@ def bound_terms(result: StrategyResult, limits: Limits, plan: Plan) -> Iterator[
             f"({' + '.join(parts)}) / {short(float(capacity[row]))}",
             1.0 / result.turns_per_s,
             "s/turn",
-            f"{PAPER}, Figure 4",
+            f"{PAPER}, Figure 4" if "nic" in name or "dram" in name else "traffic table",
         )
     if result.name == "dual-path":
         low, high = result.decode_read_fraction_min, result.decode_read_fraction_max
@@ -68,6 +68,17 @@ def bound_terms(result: StrategyResult, limits: Limits, plan: Plan) -> Iterator[
         if len(limits.classes) == 1
         else "linear programme over the classes of the mix",
     )
+    for name, share in result.shadow_prices.items():
+        more, less = result.shadow_prices_if_more[name], result.shadow_prices_if_less[name]
+        yield Term(
+            "S2",
+            f"{result.name}: elasticity in {name}",
+            "d ln(turns/s) / d ln(capacity): the dual, scaled to sum 1",
+            f"1 % more gives {more:.4g} %, 1 % less costs {less:.4g} %",
+            share,
+            "relative",
+            "linear programme, between the exact one-sided derivatives",
+        )
     if result.certificate:
         worst = max(abs(error) for error in result.certificate.values())
         yield Term(
@@ -97,7 +108,18 @@ def range_terms(plan: Plan) -> Iterator[Term]:
 
 
 def break_even_terms(plan: Plan) -> Iterator[Term]:
-    """S4 in closed form: load or recompute, and the factor that frees each bottleneck."""
+    """S4 in closed form: speedup, load or recompute, when resources start or cease to bind."""
+    if plan.speedup is not None:
+        dual, single = plan["dual-path"].turns_per_s, plan["prefill-only"].turns_per_s
+        yield Term(
+            "S3",
+            "speedup",
+            "bound(dual-path) / bound(prefill-only)",
+            f"{dual:.6g} / {single:.6g}",
+            plan.speedup,
+            "factor",
+            f"{PAPER}, sec. 4.2",
+        )
     rate = plan.demand.load_or_recompute_bytes_per_s_per_gpu
     if rate is not None:
         yield Term(
@@ -109,6 +131,19 @@ def break_even_terms(plan: Plan) -> Iterator[Term]:
             "bytes/s/GPU",
             "D1 and D2 at context 0",
         )
+    unique = plan["dual-path"]
+    if unique.decode_read_fraction_min == unique.decode_read_fraction_max:
+        for resource, used in unique.utilisation.items():
+            if 0.01 <= used < 1 - 1e-9:
+                yield Term(
+                    "S4",
+                    f"dual-path: {resource} starts to bind",
+                    "factor on its capacity at which it binds: its load",
+                    f"at {used:.4g} of the present capacity",
+                    used,
+                    "factor",
+                    "closed form, at the only best split",
+                )
     for name, result in plan.strategies.items():
         for step in result.next_limits:
             if step.enough_factor is not None and step.turns_per_s is not None:

@@ -86,7 +86,7 @@ def demand_terms(c: ClassDemand, model: Model, limits: Limits) -> Iterator[Term]
                 "D7",
                 f"{name} collectives of a turn",
                 "tokens * layers * width * (dispatch + combine bytes) * remote nodes reached",
-                f"{tokens:g} tokens, EP {side.engine.ep} on {side.engine.nodes} nodes, "
+                f"{tokens:g} tokens, EP {side.engine.ep} over {side.engine.nodes} node(s), "
                 f"{a.moe_layers} MoE layers of width {a.dispatch_size}",
                 size,
                 "bytes/turn",

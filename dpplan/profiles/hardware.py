@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
 from dpplan.profiles.schema import (
@@ -12,7 +10,9 @@ from dpplan.profiles.schema import (
     Count,
     FlopPerS,
     Fraction,
+    GpuCount,
     Name,
+    NodeCount,
     Share,
     Sources,
     Strict,
@@ -122,7 +122,7 @@ class Hardware(Strict):
 
     name: Name
     description: Text = ""
-    gpus: Annotated[Count, Field(le=1024)]
+    gpus: GpuCount
     gpu: Gpu
     compute_nic: ComputeNic
     storage_nic: StorageNic
@@ -131,7 +131,7 @@ class Hardware(Strict):
     headroom: Headroom = Headroom()
     parallelism: Parallelism = Parallelism()
     storage_backend: StorageBackend = StorageBackend()
-    default_nodes: Annotated[Count, Field(ge=2, le=10_000)] | None = None
+    default_nodes: NodeCount | None = None
     cost_usd_per_h: UsdPerH | None = None
     power_w: Watts | None = None
     sources: Sources = Field(default_factory=dict)

@@ -29,7 +29,9 @@ __all__ = [
     "Count",
     "FlopPerS",
     "Fraction",
+    "GpuCount",
     "Name",
+    "NodeCount",
     "Number",
     "PositiveNumber",
     "Seconds",
@@ -115,6 +117,8 @@ def _plain_number(value: object) -> object:
 Number = Annotated[float, Field(ge=0, le=1e12), BeforeValidator(_plain_number)]
 PositiveNumber = Annotated[float, Field(gt=0, le=1e15), BeforeValidator(_plain_number)]
 Count = Annotated[int, Field(ge=1, le=10**6), BeforeValidator(_plain_number)]
+GpuCount = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_plain_number)]
+NodeCount = Annotated[int, Field(ge=2, le=10_000), BeforeValidator(_plain_number)]
 Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(_plain_number)]
 """Efficiency: measured share of peak, above 0, at most 1."""
 Fraction = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_plain_number)]

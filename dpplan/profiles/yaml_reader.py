@@ -101,6 +101,7 @@ def read_bytes(path: Path, where: str, limit: int) -> bytes:
             data = stream.read(limit + 1)
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
+        reason = "a directory" if isinstance(error, IsADirectoryError) else reason
         cure = "check the path and its permissions"
         raise BadInput(Fault(where, "a readable file is needed", reason, cure)) from None
     if len(data) > limit:

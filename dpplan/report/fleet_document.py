@@ -33,7 +33,11 @@ def _cost(value: float, unit: str) -> str:
 
 
 def _headline(fleet: FleetPlan) -> str:
-    nodes = " + ".join(f"{pool.nodes} {pool.side} {pool.hardware}" for pool in fleet.pools)
+    sums: dict[str, int] = {}
+    for pool in fleet.pools:
+        kind = f"{pool.side} {pool.hardware}"
+        sums[kind] = sums.get(kind, 0) + pool.nodes
+    nodes = " + ".join(f"{count} {kind}" for kind, count in sums.items())
     price = "" if fleet.cost_unit == "nodes" else f" for {_cost(fleet.cost, fleet.cost_unit)}"
     sustained = f"{number(fleet.turns_per_s)} turns/s, {number(fleet.sessions_per_s)} sessions/s"
     return f"{fleet.model}, {fleet.workload}: {nodes} nodes{price} sustain {sustained}"
@@ -79,10 +83,8 @@ def _sentences(fleet: FleetPlan) -> tuple[str, ...]:
             f"{percent(spare)} to spare."
         )
     if fleet.cost_lower_bound is not None:
-        found.append(
-            f"No fleet of these node types costs less than "
-            f"{_cost(fleet.cost_lower_bound, fleet.cost_unit)} (fractions of engines)."
-        )
+        least = _cost(fleet.cost_lower_bound, fleet.cost_unit)
+        found.append(f"Fractions of these engines would cost {least}: whole ones can't cost less.")
     found.append(f"{percent(fleet.decode_read_fraction)} of the hit KV is read on the decode side.")
     found.append("Bounds, not predictions: latency under this load is not part of them.")
     return tuple(found)

@@ -240,4 +240,5 @@ def _engines(plan: Plan) -> Table:
 def _spread(engine: EngineSummary) -> str:
     nodes = f"{engine.nodes_per_engine} node{'s' if engine.nodes_per_engine > 1 else ''}"
     idle = f", {engine.idle_nodes} idle" if engine.idle_nodes else ""
-    return f"{engine.engines:g} x {engine.gpus_per_engine} GPUs on {nodes}{idle}"
+    gpus = f"{engine.gpus_per_engine} GPU{'s' if engine.gpus_per_engine > 1 else ''}"
+    return f"{engine.engines:g} x {gpus} on {nodes}{idle}"

@@ -135,8 +135,8 @@ def remedies(plan: Plan) -> tuple[str, ...]:
     """For each bottleneck: how much more of it helps, how far, and how to get it."""
     lifts = (_remedy(plan, item) for item in plan["dual-path"].next_limits)
     moves = (
-        f"With the nodes there are: {advice.text} gives {number(advice.turns_per_s)} turns/s "
-        f"(+{percent(advice.gain_fraction)}); {advice.option}"
+        f"{advice.text} give {number(advice.turns_per_s)} turns/s "
+        f"(+{percent(advice.gain_fraction)}): {advice.option}"
         for advice in plan.advice
     )
     return (*lifts, *moves)
@@ -147,13 +147,18 @@ def _remedy(plan: Plan, item: NextLimit) -> str:
     what = resources(lifted)
     together = " together" if len(lifted) > 1 else ""
     cures = dict.fromkeys(_cure(plan, name) for name in lifted)
+    # More nodes bring more of everything, so they may reach beyond what this resource alone does.
     cure = f" Get it by: {'; '.join(cures)}." if len(lifted) == 1 else ""
     if item.turns_per_s is None or item.gain_fraction is None:
         return f"{what}{together}: without limit there, nothing binds any more.{cure}"
     if item.gain_fraction < _SLIGHT:
         gain = "nothing" if item.gain_fraction < 1e-6 else f"only {percent(item.gain_fraction)}"
         return f"{what}{together}: more gains {gain}, then {_next(item)}."
-    reach = f"gives up to {number(item.turns_per_s)} turns/s (+{percent(item.gain_fraction)})"
+    alone = "" if len(lifted) > 1 else " alone"
+    reach = (
+        f"{alone.strip()} gives up to {number(item.turns_per_s)} turns/s "
+        f"(+{percent(item.gain_fraction)})"
+    ).strip()
     factor = f"{times(item.enough_factor)} as much" if item.enough_factor is not None else "more"
     return f"{what}{together}: {factor} {reach}, then {_next(item)}.{cure}"
 
@@ -169,12 +174,15 @@ def _cure(plan: Plan, name: str) -> str:
     if kind == "gpu" and side == "prefill":
         return "more prefill nodes, faster GPUs, or shorter appends"
     if kind == "gpu":
-        by = plan.decode_engine.batch_limit
+        decode = plan.decode_engine
+        if decode.step_limit == "compute":
+            # The step is arithmetic: neither HBM nor a larger batch makes it shorter.
+            return "more decode nodes, GPUs with more FLOP/s, or shorter outputs"
         batch = {
             "hbm": ", more HBM for larger batches",
             "tpot": ", a looser TPOT for larger batches",
-        }
-        return f"more decode nodes, faster GPUs{batch.get(by or '', '')}, or shorter outputs"
+        }.get(decode.batch_limit or "", "")
+        return f"more decode nodes, GPUs with faster HBM{batch}, or shorter outputs"
     return _CURES.get(kind if dot else name, f"more {resource(name)}").format(side=side)
 
 
