@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from dpplan.advice import advise, own_best_speedup
 from dpplan.assumptions import assumptions, warnings
 from dpplan.bottleneck_free import BottleneckFreeRange, bottleneck_free_range
 from dpplan.demand import Counting
-from dpplan.deployment import Deployment, Limits, Side
+from dpplan.deployment import Deployment, Limits
 from dpplan.errors import BadInput, Fault, did_you_mean
 from dpplan.nodes import NodeChoice, choose_nodes, node_options
 from dpplan.profiles.library import Inputs, load_inputs
 from dpplan.result import (
     STRATEGIES,
-    BottleneckFree,
-    Demand,
-    EngineSummary,
-    NodeOption,
     Plan,
-    StrategyResult,
 )
 from dpplan.routes import RESOURCES
 from dpplan.strategies import solve_strategy
+from dpplan.summaries import (
+    mean_demand,
+    range_of_plan,
+    sampled_note,
+    speedup,
+    summarise_engine,
+    total_of_nodes,
+)
 
 __all__ = ["Case", "optimize", "plan_case", "prepare"]
 
@@ -180,19 +181,19 @@ def plan_case(case: Case) -> Plan:
         counting=limits.counting,
         unlimited=tuple(sorted(limits.unlimited)),
         settings=inputs.overrides,
-        demand=_demand(limits),
-        prefill_engine=_engine(limits.prefill, p),
-        decode_engine=_engine(limits.decode, d, limits),
+        demand=mean_demand(limits),
+        prefill_engine=summarise_engine(limits.prefill, p),
+        decode_engine=summarise_engine(limits.decode, d, limits),
         strategies=strategies,
-        speedup=_speedup(strategies),
+        speedup=speedup(strategies),
         speedup_own_best=own_best_speedup(options),
-        bottleneck_free=_bottleneck_free(case),
+        bottleneck_free=range_of_plan(case.range, limits, p, d),
         node_options=options,
         assumptions=assumptions(inputs, limits),
         advice=advise(strategies["dual-path"], options),
-        warnings=(*warnings(inputs, limits), *_sampled(options, p + d)),
-        cost_usd_per_h=_total(p, prefill.cost_usd_per_h, d, decode.cost_usd_per_h),
-        power_w=_total(p, prefill.power_w, d, decode.power_w),
+        warnings=(*warnings(inputs, limits), *sampled_note(options, p + d)),
+        cost_usd_per_h=total_of_nodes(p, prefill.cost_usd_per_h, d, decode.cost_usd_per_h),
+        power_w=total_of_nodes(p, prefill.power_w, d, decode.power_w),
     )
 
 
@@ -219,105 +220,3 @@ def _argument_faults(
             cure = did_you_mean(name, RESOURCES)
             faults.append(Fault("--unlimited", "a resource is needed", repr(name), cure))
     return faults
-
-
-def _speedup(strategies: Mapping[str, StrategyResult]) -> float | None:
-    dual, single = strategies["dual-path"].turns_per_s, strategies["prefill-only"].turns_per_s
-    return None if dual is None or single is None else dual / single
-
-
-def _demand(limits: Limits) -> Demand:
-    """The mean turn of the mix: sums of bytes and FLOP over classes, ratios of the sums."""
-    classes = limits.classes
-
-    def mean(field: str) -> float:
-        return sum(c.weight_fraction * float(getattr(c, field)) for c in classes)
-
-    hit, flop = mean("hit_kv_bytes"), mean("prefill_flop")
-    context, append = mean("context_tokens"), mean("append_tokens")
-    return Demand(
-        kv_bytes_per_token=limits.layout.bytes_per_token,
-        hit_kv_bytes_per_turn=hit,
-        prefill_flop_per_turn=flop,
-        hit_rate_fraction=context / (context + append),
-        cache_compute_ratio_gb_per_pflop=hit / 1e9 / (flop / 1e15),
-        fresh_kv_bytes_per_turn=mean("fresh_kv_bytes"),
-        generated_kv_bytes_per_turn=mean("generated_kv_bytes"),
-        write_back_bytes_per_turn=mean("write_back_bytes"),
-        prefill_gpu_s_per_turn=mean("prefill_gpu_s"),
-        decode_gpu_s_per_turn=mean("decode_gpu_s"),
-        load_or_recompute_bytes_per_s_per_gpu=limits.load_or_recompute_bytes_per_s,
-    )
-
-
-def _engine(side: Side, nodes: int, limits: Limits | None = None) -> EngineSummary:
-    engine = side.engine
-    idle = nodes % engine.nodes
-    rate = limits.classes[0].decode if limits is not None and len(limits.classes) == 1 else None
-    finite = rate is not None and math.isfinite(rate.batch)
-    return EngineSummary(
-        hardware=side.hardware.name,
-        nodes_per_engine=engine.nodes,
-        gpus_per_engine=engine.gpus,
-        tp=engine.tp,
-        dp=engine.dp,
-        ep=engine.ep,
-        weight_bytes_per_gpu=engine.weight_bytes_per_gpu,
-        hbm_left_bytes_per_gpu=_finite(engine.hbm_left_bytes_per_gpu),
-        engines=(nodes - idle) * side.hardware.gpus / engine.gpus,
-        idle_nodes=idle,
-        batch_per_engine=rate.batch if rate and finite else None,
-        batch_limit=("hbm" if rate.batch_by_hbm <= rate.batch_by_tpot else "tpot")
-        if rate and finite
-        else None,
-        step_limit=("compute" if rate.compute_bound else "memory") if rate and finite else None,
-        step_s=rate.step_s if rate and finite else None,
-        tokens_per_s=_finite(rate.tokens_per_s) if rate else None,
-    )
-
-
-def _sampled(options: Sequence[NodeOption], total: int) -> tuple[str, ...]:
-    # The table starts at one prefill group and goes on group by group, unless some were left out.
-    steps = [b.prefill_nodes - a.prefill_nodes for a, b in pairwise(options)]
-    if not steps or max(steps) <= options[0].prefill_nodes:
-        return ()
-    return (
-        f"{len(options)} P:D of {total} nodes were looked at, evenly spread and around the best; "
-        "one between them may be slightly better",
-    )
-
-
-def _total(
-    prefill_nodes: int, prefill_each: float | None, decode_nodes: int, decode_each: float | None
-) -> float | None:
-    if prefill_each is None or decode_each is None:
-        return None
-    return prefill_nodes * prefill_each + decode_nodes * decode_each
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _bottleneck_free(case: Case) -> BottleneckFree:
-    ratio = case.nodes.prefill_nodes / case.nodes.decode_nodes
-    holds, reason = case.range.verdict(ratio)
-    backend = case.limits.capacity(case.nodes.prefill_nodes, case.nodes.decode_nodes)[
-        RESOURCES.index("storage_backend_read")
-    ]
-    reads = (
-        case.nodes.prefill_nodes * case.limits.prefill.node.storage_nic_read
-        + case.nodes.decode_nodes * case.limits.decode.node.storage_nic_read
-    )
-    if holds and backend < reads:
-        holds, reason = False, "the storage backend delivers less than all storage NICs take"
-    if holds and case.limits.counting == "full":
-        reason += " by hit KV alone; other traffic comes on top"
-    return BottleneckFree(
-        p_over_d_min=case.range.p_over_d_min,
-        p_over_d_max=case.range.p_over_d_max,
-        p_over_d=ratio,
-        holds=holds,
-        reason=reason,
-        terms=tuple(vars(term) for term in case.range.terms),
-    )

@@ -64,6 +64,7 @@ ORDER = (
     "dpplan.nodes",
     "dpplan.assumptions",
     "dpplan.advice",
+    "dpplan.summaries",
     "dpplan.planner",
     # L5: questions around a plan, and how answers look
     "dpplan.break_even",
