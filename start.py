@@ -161,6 +161,10 @@ def check_all(work: Path, pytest_arguments: list[str]) -> int:
     )
     step("ruff format", run(python, "-m", "ruff", "format", "--no-cache", "--check", "."))
     step("mypy", run(python, "-m", "mypy", "--cache-dir", work / "mypy"))
+    # The wheel's scenarios and profiles against the predictions that the checkout has committed.
+    for path in sorted((ROOT / "scenarios").glob("*.yaml")):
+        words = ("check", path.stem, "--baseline", path.with_suffix(".json"))
+        step(f"dpplan check {path.stem}", run(script(venv, "dpplan"), *words, cwd=work))
     for version in OTHER_PYTHONS:
         if version != f"{sys.version_info[0]}.{sys.version_info[1]}":
             smoke(version, wheel, work, step)
@@ -187,7 +191,7 @@ def wheel_faults(wheel: Path) -> list[str]:
     }
     profiles = {
         f"dpplan/shipped/{kind}/{path.name}"
-        for kind in ("hardware", "models", "workloads")
+        for kind in ("hardware", "models", "workloads", "scenarios")
         for path in (ROOT / kind).iterdir()
     }
     with zipfile.ZipFile(wheel) as archive:

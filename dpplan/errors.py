@@ -10,7 +10,15 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["BadInput", "DpplanError", "Fault", "Infeasible", "UncertifiedAnswer", "did_you_mean"]
+__all__ = [
+    "BadInput",
+    "DpplanError",
+    "Drift",
+    "Fault",
+    "Infeasible",
+    "UncertifiedAnswer",
+    "did_you_mean",
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,12 @@ class Infeasible(DpplanError):
         self.reason = reason
         self.limits = tuple(limits)
         super().__init__(reason)
+
+
+class Drift(DpplanError):
+    """Predictions left their tolerance: the answer of a check (exit code 4)."""
+
+    exit_code = 4
 
 
 class UncertifiedAnswer(DpplanError):

@@ -15,8 +15,8 @@ app = typer.Typer(
     name="dpplan",
     help="Capacity planner for LLM serving with prefill and decode on separate nodes and the KV "
     "cache loaded from storage over two paths (DualPath, arXiv 2602.21548).",
-    epilog="Exit codes: 0 fine, 2 bad input, 3 infeasible, 1 anything else, such as output that "
-    "cannot be written.",
+    epilog="Exit codes: 0 fine, 2 bad input, 3 infeasible, 4 a check found drift, 1 anything "
+    "else, such as output that cannot be written.",
     add_completion=False,
     # Plain help and our own messages: rich would cost more to load than the answer takes.
     rich_markup_mode=None,
@@ -258,6 +258,39 @@ def size(
         traffic,
         format,
     )
+
+
+@app.command()
+def check(
+    scenarios: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SCENARIOS.yaml",
+            help="What to predict: a path, or the name of shipped ones; absent = dualpath-paper.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="FILE",
+            help="Predictions once accepted; absent = the .json beside the scenarios.",
+        ),
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Accept the predictions of now: write the baseline.")
+    ] = False,
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="table|json|markdown", help="How the answer is written to stdout."
+        ),
+    ] = "table",
+) -> None:
+    """Recompute scenarios and fail (exit code 4) where a prediction left its tolerance."""
+    from dpplan.cli.check_command import run_check
+
+    run_check(scenarios, baseline, update, format)
 
 
 @app.command("list")

@@ -97,11 +97,11 @@ def decode_demand(
 def step_time_s(
     batch: npt.ArrayLike,
     *,
-    shared_weight_s: float,
-    expert_weight_s: float,
-    expert_share_per_token: float,
-    cache_s_per_sequence: float,
-    compute_s_per_sequence: float,
+    shared_weight_s: npt.ArrayLike,
+    expert_weight_s: npt.ArrayLike,
+    expert_share_per_token: npt.ArrayLike,
+    cache_s_per_sequence: npt.ArrayLike,
+    compute_s_per_sequence: npt.ArrayLike,
 ) -> Array:
     """Time of one decode step of a batch on one engine (D6), a roofline.
 
@@ -113,17 +113,17 @@ def step_time_s(
     ----------
     batch : array_like
         b, sequences of the engine, any shape.
-    shared_weight_s, expert_weight_s : float
+    shared_weight_s, expert_weight_s : array_like
         Seconds to read the weights that every token uses, and all routed experts.
-    expert_share_per_token : float
+    expert_share_per_token : array_like
         k/E, chance that a token chooses a given expert.
-    cache_s_per_sequence, compute_s_per_sequence : float
+    cache_s_per_sequence, compute_s_per_sequence : array_like
         Seconds per sequence to read its cache and to compute its token, engine-wide.
 
     Returns
     -------
     ndarray
-        Seconds, shape of `batch`. A lower bound: launch overheads and collectives come on top.
+        Seconds, broadcast shape. A lower bound: launch overheads and collectives come on top.
 
     Examples
     --------
@@ -132,13 +132,22 @@ def step_time_s(
     ...       compute_s_per_sequence=0.0001, **kw))
     0.02
     """
-    size = np.asarray(batch, dtype=float)
+    size, shared, experts, cache, compute = (
+        np.asarray(value, dtype=float)
+        for value in (
+            batch,
+            shared_weight_s,
+            expert_weight_s,
+            cache_s_per_sequence,
+            compute_s_per_sequence,
+        )
+    )
     # log1p keeps k/E = 1 (every expert always) and tiny shares exact.
     with np.errstate(divide="ignore", invalid="ignore"):
-        missed = np.exp(size * np.log1p(-expert_share_per_token))
+        missed = np.exp(size * np.log1p(-np.asarray(expert_share_per_token, dtype=float)))
     touched = np.where(size > 0, 1.0 - missed, 0.0)
-    memory = shared_weight_s + expert_weight_s * touched + size * cache_s_per_sequence
-    return np.asarray(np.maximum(memory, size * compute_s_per_sequence))
+    memory = shared + experts * touched + size * cache
+    return np.asarray(np.maximum(memory, size * compute))
 
 
 def largest_batch(

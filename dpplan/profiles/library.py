@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from dpplan.errors import BadInput, Fault, did_you_mean
+from dpplan.profiles.calibration import Calibration
 from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.model import Model
 from dpplan.profiles.schema import Strict, schema_paths, validate_document
@@ -22,11 +23,17 @@ __all__ = [
     "profile_class",
     "read_profile",
     "shipped_names",
+    "shipped_root",
 ]
 
-Kind = Literal["hardware", "models", "workloads"]
-KINDS: Final[tuple[Kind, ...]] = ("hardware", "models", "workloads")
-_SINGULAR: Final = {"hardware": "hardware", "models": "model", "workloads": "workload"}
+Kind = Literal["hardware", "models", "workloads", "calibrations"]
+KINDS: Final[tuple[Kind, ...]] = ("hardware", "models", "workloads", "calibrations")
+_SINGULAR: Final = {
+    "hardware": "hardware",
+    "models": "model",
+    "workloads": "workload",
+    "calibrations": "calibration",
+}
 MAX_MIX_DEPTH: Final = 8
 MAX_CLASSES: Final = 256
 
@@ -52,14 +59,15 @@ class Inputs:
     """The `--set` texts applied, as given."""
 
 
-def _shipped_root() -> Path:
+def shipped_root() -> Path:
+    """Folder that holds the shipped `hardware`, `models`, `workloads` and `scenarios`."""
     installed = Path(__file__).resolve().parent.parent / "shipped"
     return installed if installed.is_dir() else Path(__file__).resolve().parents[2]
 
 
 def shipped_names(kind: Kind) -> list[str]:
     """Names of the shipped profiles of a kind."""
-    return sorted(path.stem for path in (_shipped_root() / kind).glob("*.yaml"))
+    return sorted(path.stem for path in (shipped_root() / kind).glob("*.yaml"))
 
 
 def profile_class(kind: Kind, value: Any = None) -> type[Strict]:
@@ -68,11 +76,13 @@ def profile_class(kind: Kind, value: Any = None) -> type[Strict]:
         return Hardware
     if kind == "models":
         return Model
+    if kind == "calibrations":
+        return Calibration
     return Mix if isinstance(value, dict) and "mix" in value else TurnClass
 
 
 def find(kind: Kind, name: str) -> Path:
-    """Path of a profile: as given, then ./hardware|models|workloads/, then the shipped ones."""
+    """Path of a profile: as given, then in the folder of its kind, then the shipped ones."""
     what = _SINGULAR[kind]
     if not name or "\0" in name or len(name) > 1000:
         needed = f"the name or path of a {what} profile is needed"
@@ -82,7 +92,7 @@ def find(kind: Kind, name: str) -> Path:
     is_bare = given.name == name
     candidates = [given] if not is_bare or given.suffix else []
     if is_bare:
-        folders = [Path(kind), _shipped_root() / kind]
+        folders = [Path(kind), shipped_root() / kind]
         candidates += [folder / f"{stem}{end}" for folder in folders for end in (".yaml", ".yml")]
         candidates.insert(0, given)
     for candidate in candidates:
@@ -109,7 +119,7 @@ def _read(kind: Kind, name: str) -> Document:
 
 
 def _shown(path: Path) -> str:
-    root = _shipped_root()
+    root = shipped_root()
     return f"shipped {path.relative_to(root)}" if path.is_relative_to(root) else str(path)
 
 

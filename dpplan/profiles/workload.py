@@ -44,6 +44,8 @@ class TurnClass(Strict):
     slo: Slo | None = None
     tool_gap_s: Seconds | None = None
     """Mean pause between a turn's answer and the next turn."""
+    distinct_sessions: PositiveNumber | None = None
+    """Sessions that the means were taken over, replayed when more are run."""
     sources: Sources = Field(default_factory=dict)
 
 

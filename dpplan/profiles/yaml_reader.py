@@ -44,7 +44,7 @@ class Document:
 
     def locate(self, path: KeyPath) -> str:
         """File, line and dotted key of a path, or of the nearest parent that stands in the file."""
-        key = ".".join(str(part) for part in path)
+        key = _dotted(path)
         for length in range(len(path), 0, -1):
             if path[:length] in self.overrides:
                 option = self.overrides[path[:length]]
@@ -128,6 +128,12 @@ def parse_yaml(data: bytes | str, where: str) -> Document:
     if builder.faults:
         raise BadInput(builder.faults)
     return Document(where, value, builder.lines)
+
+
+def _dotted(path: KeyPath) -> str:
+    """A key path in one line, whatever characters its keys hold."""
+    key = ".".join(map(str, path))
+    return key if key.isprintable() else repr(key)[1:-1]
 
 
 def _put(node: Any, path: KeyPath, value: Any) -> Any:
@@ -261,7 +267,7 @@ class _Builder:
             key_path = (*path, key)
             duplicate = key in items
             if duplicate:
-                where = f"{self.where}:{line}: {'.'.join(map(str, key_path))}"
+                where = f"{self.where}:{line}: {_dotted(key_path)}"
                 got = f"it twice (first on line {self.lines[key_path]})"
                 self.faults.append(Fault(where, "a key once is needed", got, "remove one"))
             else:
