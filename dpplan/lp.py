@@ -1,8 +1,7 @@
 """L: the same limits as a linear programme; the only importer of pulp.
 
 Variables f[k, w] >= 0: turns/s of class k served in way w (a route through a pair of pools). Rows
-are divided by capacity, so all are of order one, and kept under tuple keys. One `meet_*` or
-`limit_*` function per law.
+are divided by capacity, so all are of order one. One `meet_*` or `limit_*` function per law.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ SolverName = Literal["highs", "cbc"]
 _TIGHT = 1e-10
 """HiGHS's feasibility tolerances: the smallest it takes, a tenth of the certificate's."""
 
-_SHUT = 1e12
-"""A way whose load at the optimum's scale exceeds this carries nothing that shows in any digit."""
+_SHUT = 1e-12
+"""A way that may carry less than this share of the traffic shows in no digit."""
 
 _NO_ENGINE = 1e-30
 """Stands for a pool without engines: a way through it carries nothing."""
@@ -67,7 +66,9 @@ class Fleet:
     """Throughput that these nodes allow, re-solved with the counts fixed."""
 
 
-def _solve(problem: pulp.LpProblem, solver: SolverName) -> str:
+def _solve(
+    problem: pulp.LpProblem, solver: SolverName, modes: tuple[str, ...] = ("on", "off")
+) -> str:
     import pulp
 
     engines: list[Any] = [pulp.PULP_CBC_CMD(msg=False)] if solver == "cbc" else []
@@ -84,7 +85,7 @@ def _solve(problem: pulp.LpProblem, solver: SolverName) -> str:
                 mip_rel_gap=1e-9,
                 mip_feasibility_tolerance=1e-9,
             )
-            for presolve in ("on", "off")
+            for presolve in modes
         ]
     for engine in engines:
         try:
@@ -101,13 +102,13 @@ def meet_mix(
     flows: dict[tuple[str, int, int], pulp.LpVariable],
     total: pulp.LpVariable | float,
     weights: Array,
-    ways: int,
+    unit: Array,
 ) -> None:
-    """Every class gets its share: sum_w f[k, w] = w_k * lambda (L)."""
+    """Every class gets its share: sum_w f[k, w] = w_k * lambda (L), f counted in `unit`."""
     import pulp
 
     for k, weight in enumerate(weights):
-        served = pulp.lpSum(flows["flow", k, w] for w in range(ways))
+        served = pulp.lpSum(float(u) * flows["flow", k, w] for w, u in enumerate(unit[k]))
         problem.addConstraint(served == float(weight) * total, f"meet_mix_{k}")
 
 
@@ -147,8 +148,9 @@ def _flows(problem: pulp.LpProblem, shut: npt.NDArray[np.bool_]) -> dict[tuple[s
     }
 
 
-def _open(load: Array, shut: npt.NDArray[np.bool_]) -> Array:
-    return np.asarray(np.where(shut[:, :, None], 0.0, load))
+def _units(load: Array) -> Array:
+    """Turns that fill one way's busiest resource, at most 1: no coefficient exceeds one."""
+    return np.asarray(1.0 / np.maximum(load.max(axis=2), 1.0))
 
 
 def maximise_turns(
@@ -210,28 +212,35 @@ def maximise_turns(
         flow = np.zeros((classes, ways))
         flow[np.arange(classes), free] = np.where(share > 0, math.inf, 0.0)
         return LpAnswer(math.inf, flow, np.zeros(resources), np.zeros(resources), None)
-    # A way that fills a resource with a billionth of a billionth of the traffic is shut, for the
-    # solver's arithmetic; the certificate prices it all the same.
-    shut = load.max(axis=2) * scale > _SHUT
+    # Shut for the solver's arithmetic; the certificate prices such ways all the same.
+    unit = _units(load * scale)
+    shut = unit < _SHUT
     problem = pulp.LpProblem("throughput", pulp.LpMaximize)
     flows = _flows(problem, shut)
     total = problem.add_variable("total", 0)
     problem.setObjective(pulp.LpAffineExpression(total))
-    meet_mix(problem, flows, total, share, ways)
-    rows = limit_resources(problem, flows, _open(load, shut) * scale)
-    status = _solve(problem, solver)
-    if status != "Optimal":
-        raise DpplanError(f"the solver found the throughput problem {status.lower()}")
-    flow = _values(flows, classes, ways) * scale
-    turns_per_s = float(total.varValue) * scale
-    price = np.zeros(resources)
-    for (_, r), row in rows.items():
-        price[r] = row.pi
-    if price.sum() < 0:  # PuLP reports a maximisation's duals with the minimisation's sign
-        price = -price
-    price[np.abs(price) <= 1e-15 * np.abs(price).max(initial=0.0)] = 0.0
-    _price_shut_ways(price, load, shut)
-    proof = certify(load, share, turns_per_s, flow, price, tolerance)
+    meet_mix(problem, flows, total, share, unit)
+    rows = limit_resources(problem, flows, load * np.where(shut, 0.0, unit * scale)[:, :, None])
+
+    def optimum(modes: tuple[str, ...]) -> tuple[float, Array, Array]:
+        status = _solve(problem, solver, modes)
+        if status != "Optimal":
+            raise DpplanError(f"the solver found the throughput problem {status.lower()}")
+        price = np.zeros(resources)
+        for (_, r), row in rows.items():
+            price[r] = row.pi
+        if price.sum() < 0:  # PuLP reports a maximisation's duals with the minimisation's sign
+            price = -price
+        price[np.abs(price) <= 1e-15 * np.abs(price).max(initial=0.0)] = 0.0
+        _price_shut_ways(price, load, shut)
+        return float(total.varValue) * scale, _values(flows, unit * scale), price
+
+    turns_per_s, flow, price = optimum(("on", "off"))
+    try:
+        proof = certify(load, share, turns_per_s, flow, price, tolerance)
+    except UncertifiedAnswer:  # what presolve took apart, the simplex alone may get right
+        turns_per_s, flow, price = optimum(("off",))
+        proof = certify(load, share, turns_per_s, flow, price, tolerance)
     if balance:
         even = _balanced(load, scale, share, turns_per_s, price, flow, solver)
         # Evening out is a courtesy: flows that fail the check leave the optimum as it was found.
@@ -249,8 +258,6 @@ def maximise_turns(
 
 def _price_shut_ways(price: Array, load: Array, shut: npt.NDArray[np.bool_]) -> None:
     """Raise the price of the resource that a shut way floods until the way is no bargain."""
-    if not shut.any():
-        return
     cost = load @ price
     cheapest = np.where(shut, np.inf, cost).min(axis=1)
     for k, w in np.argwhere(shut & (cost < cheapest[:, None])):
@@ -258,11 +265,11 @@ def _price_shut_ways(price: Array, load: Array, shut: npt.NDArray[np.bool_]) -> 
         price[flooded] += (cheapest[k] - cost[k, w]) / load[k, w, flooded]
 
 
-def _values(flows: dict[tuple[str, int, int], Any], classes: int, ways: int) -> Array:
-    values = np.array(
-        [[float(flows["flow", k, w].varValue or 0.0) for w in range(ways)] for k in range(classes)]
-    )
-    return np.asarray(np.maximum(values, 0.0))
+def _values(flows: dict[tuple[str, int, int], Any], unit: Array) -> Array:
+    values = np.zeros(unit.shape)
+    for (_, k, w), flow in flows.items():
+        values[k, w] = flow.varValue or 0.0
+    return np.asarray(np.maximum(values, 0.0) * unit)
 
 
 def _balanced(
@@ -277,23 +284,23 @@ def _balanced(
     """Same throughput, priced resources full as before, the highest other load as low as can be."""
     import pulp
 
-    classes, ways, resources = load.shape
-    free = [r for r in range(resources) if price[r] <= 1e-9 * price.max() and load[..., r].any()]
+    free = [r for r in range(len(price)) if price[r] <= 1e-9 * price.max() and load[..., r].any()]
     if not free:
         return found
     problem = pulp.LpProblem("balance", pulp.LpMinimize)
-    shut = load.max(axis=2) * scale > _SHUT
+    unit = _units(load * scale)
+    shut = unit < _SHUT
     flows = _flows(problem, shut)
     highest = problem.add_variable("highest", 0)
     problem.setObjective(pulp.LpAffineExpression(highest))
-    meet_mix(problem, flows, turns_per_s / scale, share, ways)
-    room: list[Any] = [1.0] * resources
+    meet_mix(problem, flows, turns_per_s / scale, share, unit)
+    room: list[Any] = [1.0] * len(price)
     for r in free:
         room[r] = highest
-    limit_resources(problem, flows, _open(load, shut) * scale, room)
+    limit_resources(problem, flows, load * np.where(shut, 0.0, unit * scale)[:, :, None], room)
     if _solve(problem, solver) != "Optimal":
         return found
-    flow = _values(flows, classes, ways) * scale
+    flow = _values(flows, unit * scale)
     # The shares are the classes' to the last digit, or the certificate would see the solver's.
     served = flow.sum(axis=1, keepdims=True)
     return np.asarray(flow * (share[:, None] * turns_per_s / np.where(served > 0, served, 1.0)))
@@ -312,8 +319,8 @@ def minimise_cost(
 ) -> Fleet:
     """Cheapest whole engines that sustain a throughput (L): integer counts, continuous flows.
 
-    minimise sum_p cost[p] * n[p] over integers n >= 0 and flows f >= 0 with
-    sum_w f[k, w] = w_k * lambda and sum f * use[r] <= capacity[r] * n[pool of r].
+    minimise sum_p cost[p] * n[p] over integers n >= 0 and f >= 0 with sum_w f[k, w] = w_k * lambda
+    and sum f * use[r] <= capacity[r] * n[pool of r].
 
     Parameters
     ----------
@@ -331,20 +338,14 @@ def minimise_cost(
     weights : array_like
         Share of each class in all turns.
     names : sequence of str, optional
-        Resource names for messages.
+        Of the resources, for messages.
     at_least_one : sequence of sequences of int
-        Sets of pools of which one engine is needed, whatever the demand.
-
-    Returns
-    -------
-    Fleet
-        Counts, their cost, the relaxation's lower bound, and the certified throughput re-solved
-        with the counts fixed.
+        Sets of pools that need an engine, whatever the demand.
 
     Raises
     ------
     Infeasible
-        If a resource that doesn't grow cannot carry the demand.
+        If what doesn't grow cannot carry the demand.
 
     Examples
     --------
@@ -359,18 +360,17 @@ def minimise_cost(
     load = loads(use, capacity_per_engine)
     share = np.asarray(weights, dtype=float)
     cost = np.asarray(cost_per_engine, dtype=float)
-    classes, ways, _ = load.shape
 
     def build(category: str) -> tuple[pulp.LpProblem, list[Any]]:
         problem = pulp.LpProblem("fleet", pulp.LpMinimize)
         counts = [problem.add_variable(f"n_{p}", 0, None, category) for p in range(len(cost))]
-        flows = _flows(problem, np.zeros((classes, ways), dtype=bool))
+        # Flows are in units of the demand, so rows stay of the order of the engine counts.
+        flows = _flows(problem, np.zeros(load.shape[:2], dtype=bool))
         problem.setObjective(pulp.lpSum(float(c) * n for c, n in zip(cost, counts, strict=True)))
-        meet_mix(problem, flows, 1.0, share, ways)
+        meet_mix(problem, flows, 1.0, share, np.ones(load.shape[:2]))
         room = [1.0 if pool is None else counts[pool] for pool in pool_of_resource]
         for number, pools in enumerate(at_least_one):
             problem.addConstraint(pulp.lpSum(counts[p] for p in pools) >= 1, f"one_{number}")
-        # Flows are in units of the demand, so rows stay of the order of the engine counts.
         limit_resources(problem, flows, load * turns_per_s, room)
         return problem, counts
 
