@@ -29,6 +29,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - it is run by whatever Python the
 
 ROOT = Path(__file__).resolve().parent
 CONSTRAINTS = ROOT / "constraints.txt"
+PROFILES = ("hardware", "models", "workloads", "scenarios", "calibrations", "measurements")
 OTHER_PYTHONS = ("3.11", "3.12", "3.13")
 BIN = "Scripts" if os.name == "nt" else "bin"
 NO_PIP = (
@@ -191,7 +192,7 @@ def wheel_faults(wheel: Path) -> list[str]:
     }
     profiles = {
         f"dpplan/shipped/{kind}/{path.name}"
-        for kind in ("hardware", "models", "workloads", "scenarios")
+        for kind in PROFILES
         for path in (ROOT / kind).iterdir()
     }
     with zipfile.ZipFile(wheel) as archive:

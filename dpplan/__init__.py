@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dpplan.errors import BadInput, DpplanError, Infeasible, UncertifiedAnswer
     from dpplan.fleet import FleetPlan, optimize_pools, size
     from dpplan.planner import optimize
+    from dpplan.prediction import Prediction
+    from dpplan.predictor import predict
     from dpplan.result import Plan
 
 __all__ = [
@@ -24,10 +26,12 @@ __all__ = [
     "FleetPlan",
     "Infeasible",
     "Plan",
+    "Prediction",
     "UncertifiedAnswer",
     "__version__",
     "optimize",
     "optimize_pools",
+    "predict",
     "size",
 ]
 
@@ -39,8 +43,10 @@ _HOMES = {
     "UncertifiedAnswer": "dpplan.errors",
     "FleetPlan": "dpplan.fleet",
     "Plan": "dpplan.result",
+    "Prediction": "dpplan.prediction",
     "optimize": "dpplan.planner",
     "optimize_pools": "dpplan.fleet",
+    "predict": "dpplan.predictor",
     "size": "dpplan.fleet",
 }
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpplan.deployment import Limits, Side
+from dpplan.profiles.calibration import Calibration
 from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.library import Inputs
 from dpplan.profiles.schema import Source
 from dpplan.units import DIMENSIONS, format_quantity
 
-__all__ = ["assumptions", "source_of", "warnings"]
+__all__ = ["assumptions", "source_of", "time_assumptions", "warnings"]
 
 _ALWAYS = (
     "gpus",
@@ -79,11 +80,11 @@ def _value(profile: Any, path: str) -> Any:
     return profile
 
 
-def assumptions(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
+def assumptions(inputs: Inputs, limits: Limits, *, of_bounds: bool = True) -> tuple[str, ...]:
     """Everything assumed that this plan rests on, one line each.
 
     Numbers whose source is of kind "assumed" or that have none, defaults of the planner, and
-    choices of the model; `--set` values are the user's own and not listed.
+    (`of_bounds`) choices of the planner's model; `--set` values are the user's own and not listed.
     """
     full = limits.counting == "full"
     lines: list[str] = []
@@ -104,11 +105,14 @@ def assumptions(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
     if slo is None:
         lines.append("TPOT limit 50 ms (default of the planner; the workload names none)")
     lines += [_layout(name, side) for name, side in sides.items()]
-    lines.append("the mean turn of each class stands for all its turns; bounds, not predictions")
-    lines.append(
-        "layerwise prefill: loads overlap compute, one layer's KV in prefill HBM at a time"
-    )
-    if full:
+    if of_bounds:
+        lines.append(
+            "the mean turn of each class stands for all its turns; bounds, not predictions"
+        )
+        lines.append(
+            "layerwise prefill: loads overlap compute, one layer's KV in prefill HBM at a time"
+        )
+    if full and of_bounds:
         lines.append("collectives, write-back and hand-off share NICs and DRAM with KV loads")
     # Two sides of one node type rest on the same numbers.
     return tuple(dict.fromkeys(lines))
@@ -188,3 +192,46 @@ def warnings(inputs: Inputs, limits: Limits) -> tuple[str, ...]:
                 f"hardware {side.hardware.name}: kv_buffer_bytes is larger than dram.bytes"
             )
     return tuple(dict.fromkeys(found))
+
+
+def time_assumptions(
+    inputs: Inputs, calibration: Calibration | None, *, of_job: bool
+) -> tuple[str, ...]:
+    """What a prediction in time assumes beyond its profiles, and the laws it is made of."""
+    from dpplan.queueing.sessions import dispersion, first_prompt_tokens  # a plan needs no queues
+
+    name, found = inputs.model.name, []
+    if calibration is None:
+        found.append(
+            "time model: all constants are assumed, none is measured on this hardware (measure "
+            "them with `dpplan calibrate`, or name another's with --calibration)"
+        )
+    else:
+        if inputs.prefill_hardware.name not in calibration.hardware:
+            on = ", ".join(calibration.hardware)
+            found.append(f"time model: constants of {on}, assumed to hold here")
+        if name in calibration.stored_kv_bytes_per_token:
+            size = calibration.stored_kv_bytes_per_token[name]
+            found.append(f"{name}: {size:,.0f} bytes of KV a token in storage (calibration)")
+    for item in inputs.classes:
+        turns, spread = item.turns, dispersion(item.turns)
+        first = first_prompt_tokens(turns)
+        differ = (
+            f"sessions differ in length (gamma, mean(T) x mean(1/T) = {spread:.2f} from the means)"
+            if spread > 1
+            else "sessions are alike"
+        )
+        found.append(
+            f"workload {turns.name}: {differ}; a first prompt of {first:,.0f} tokens finds nothing "
+            "cached, then contexts grow evenly"
+        )
+    found.append(
+        "all agents start together"
+        if of_job
+        else "sessions arrive at random (Poisson), and the state is steady"
+    )
+    laws = "Q-offline" if of_job else "Q-online"
+    found.append(
+        f"laws: Q-prefill, Q-sessions, Q-stations, Q-wait, Q-decode and {laws} (docs/method.md)"
+    )
+    return tuple(found)

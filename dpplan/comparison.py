@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dpplan.deployment import Deployment
 from dpplan.errors import BadInput, Infeasible
+from dpplan.nodes import choose_nodes
 from dpplan.profiles.library import Inputs, WeightedClass, load_inputs
 from dpplan.profiles.measurements import Measurement
 from dpplan.profiles.workload import Slo, TurnClass
@@ -152,6 +153,13 @@ def prepare_rows(
         run = (*key, m.prefill_nodes, m.decode_nodes, m.system, m.agents, m.agents_per_s)
         if run not in known:
             try:
+                choose_nodes(
+                    deployment,
+                    nodes=None,
+                    prefill_nodes=m.prefill_nodes,
+                    decode_nodes=m.decode_nodes,
+                    default_nodes=None,
+                )
                 known[run] = scenario(
                     deployment,
                     m.prefill_nodes,

@@ -949,7 +949,7 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         answer = {"jct_s": jct_s, "ttft_s": None, "limited_by": "slots", "stable": True}
         return SimpleNamespace(to_dict=lambda: answer)
 
-    monkeypatch.setitem(sys.modules, "dpplan.predict", SimpleNamespace(predict=predict))
+    monkeypatch.setitem(sys.modules, "dpplan.predictor", SimpleNamespace(predict=predict))
     return calls
 
 

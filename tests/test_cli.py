@@ -24,7 +24,7 @@ from dpplan.cli import main, plan_commands
 from dpplan.profiles.library import find
 
 BASE = ("--hw", "h800.yaml", "--workload", "agentic.yaml")
-COMMANDS = ("optimize", "explain", "list", "show", "schema", "import-model")
+COMMANDS = ("optimize", "explain", "calibrate", "list", "show", "schema", "import-model")
 LIFTED = [
     text
     for side in ("prefill", "decode")
@@ -257,12 +257,15 @@ def test_infeasible_is_a_document_too() -> None:
         (("optimize", *BASE, "--set", "gpu.hbm_bytes=80"), "a unit is needed"),
         (("optimize", *BASE, "extra"), "unexpected extra argument"),
         (("explain", "--nope"), "--nope: an option of `dpplan explain` is needed"),
-        (("list", "hardwares"), "kind: one of hardware, models, workloads is needed"),
+        (("list", "hardwares"), "kind: one of hardware, models, workloads, calibrations is needed"),
         (("list", "--format", "xml"), "--format: one of"),
         (("show",), "NAME: a value is needed, got none"),
         (("show", "h8000"), "did you mean h800?"),
-        (("show", "h800", "--kind", "gpu"), "--kind: one of hardware, model, workload"),
-        (("schema", "gpu"), "kind: one of hardware, model, workload is needed, got 'gpu'"),
+        (
+            ("show", "h800", "--kind", "gpu"),
+            "--kind: one of hardware, model, workload, calibration",
+        ),
+        (("schema", "gpu"), "kind: one of hardware, model, workload, calibration is needed"),
         (("import-model", "none.json"), "none.json: a readable file is needed"),
     ],
 )
@@ -299,6 +302,7 @@ def test_messages_carry_no_control_characters() -> None:
         ("list",),
         ("show", "h800"),
         ("show", "kimi-k3"),
+        ("show", "h800-dualpath"),
     ],
 )
 def test_tables_fit_the_screen(arguments: tuple[str, ...], width: int) -> None:
@@ -484,7 +488,7 @@ def test_show_gives_every_number_its_unit_and_source() -> None:
     assert "| value |" in run("show", "h800", "--format", "markdown").stdout
 
 
-@pytest.mark.parametrize("name", ["deepseek-v3.2", "agentic", "mix", "h800.yaml"])
+@pytest.mark.parametrize("name", ["deepseek-v3.2", "agentic", "mix", "h800.yaml", "h800-dualpath"])
 def test_show_finds_any_kind(name: str) -> None:
     for format in ("table", "json", "csv", "markdown"):
         done = run("show", name, "--format", format)
@@ -509,7 +513,13 @@ def test_show_reads_a_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("hardware", "h800"), ("model", "kimi-k3"), ("workload", "mix")]
+    ("kind", "name"),
+    [
+        ("hardware", "h800"),
+        ("model", "kimi-k3"),
+        ("workload", "mix"),
+        ("calibration", "h800-dualpath"),
+    ],
 )
 def test_schemas_accept_the_shipped_profiles(kind: str, name: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")

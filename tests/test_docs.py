@@ -142,7 +142,15 @@ def python(page: Page, line: int, body: str) -> None:
 def test_what_is_shown_happens(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kind in ("hardware", "models", "workloads", "scenarios", "docs/ci"):
+    for kind in (
+        "hardware",
+        "models",
+        "workloads",
+        "calibrations",
+        "measurements",
+        "scenarios",
+        "docs/ci",
+    ):
         shutil.copytree(ROOT / kind, tmp_path / kind)
     monkeypatch.chdir(tmp_path)
     page = Page(tmp_path, {}, [])

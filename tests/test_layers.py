@@ -82,10 +82,13 @@ ORDER = (
     "dpplan.pools",
     "dpplan.fleet",
     "dpplan.sweep",
+    "dpplan.calibrations",
     "dpplan.comparison",
     "dpplan.calibrate",
     "dpplan.validate",
-    "dpplan.predict",
+    "dpplan.prediction",
+    "dpplan.prospect",
+    "dpplan.predictor",
     "dpplan.explain",
     "dpplan.check",
     "dpplan.report",
@@ -102,7 +105,8 @@ FILE_USERS = (
     "dpplan.profiles",
     "dpplan.traces",
     "dpplan.check.baseline",  # reads and writes the predictions that `dpplan check` holds
-    "dpplan.cli.import_command",  # writes the profile that `--output` names
+    "dpplan.cli.import_command",  # reads the config.json
+    "dpplan.cli.files",  # writes what `--output` and `--plot` name
     "dpplan.cli.output",  # points a closed stdout at the null device
 )
 FILE_CALLS = {"open", "fdopen", "read_text", "read_bytes", "read_csv", "read_json", "read_parquet"}

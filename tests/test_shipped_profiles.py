@@ -33,6 +33,7 @@ SHIPPED: dict[Kind, set[str]] = {
         "qwen3.5-397b-a17b",
     },
     "workloads": {"agentic", "agentic-48k", "agentic-32k", "chat", "mix"},
+    "calibrations": {"h800-dualpath"},
 }
 PROFILES: list[tuple[Kind, str]] = [(kind, name) for kind in KINDS for name in shipped_names(kind)]
 every_profile = pytest.mark.parametrize(("kind", "name"), PROFILES)

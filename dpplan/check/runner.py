@@ -17,7 +17,7 @@ Value = float | int | bool | str | list[str] | None
 
 CALLS: Final = {
     "optimize": ("dpplan.planner", "optimize"),
-    "predict": ("dpplan.predict", "predict"),
+    "predict": ("dpplan.predictor", "predict"),
 }
 """Kind of scenario -> module and function, loaded when the first scenario asks for them."""
 _ARGUMENTS: Final = {

@@ -77,11 +77,15 @@ class PredictCall(Strict):
     """Arguments of `dpplan predict`."""
 
     hw: Given | None = None
+    prefill_hw: Given | None = None
+    decode_hw: Given | None = None
     workload: Given | None = None
     model: Given | None = None
+    nodes: Count | None = None
     prefill_nodes: Count | None = None
     decode_nodes: Count | None = None
     system: Given | None = None
+    calibration: Given | None = None
     agents: PositiveNumber | None = None
     agents_per_s: PositiveNumber | None = None
     capacity: StrictBool | None = None

@@ -7,7 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from dpplan.cli.usage import positive_number, whole_number
+from dpplan.cli.calibrate_command import calibrate
+from dpplan.cli.comparing import check, validate
+from dpplan.cli.options import (
+    DecodeHw,
+    DecodeNodes,
+    Format,
+    Hw,
+    ModelName,
+    Nodes,
+    PrefillHw,
+    PrefillNodes,
+    Settings,
+    Traffic,
+    Unlimited,
+    Workload,
+)
+from dpplan.cli.usage import positive_number
 
 __all__ = ["app", "command"]
 
@@ -23,82 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-Hw = Annotated[
-    str | None,
-    typer.Option(
-        "--hw", "--hardware", metavar="PROFILE", help="Node type of both sides: a name or a path."
-    ),
-]
-PrefillHw = Annotated[
-    str | None,
-    typer.Option("--prefill-hw", metavar="PROFILE", help="Node type of prefill, if another."),
-]
-DecodeHw = Annotated[
-    str | None,
-    typer.Option("--decode-hw", metavar="PROFILE", help="Node type of decode, if another."),
-]
-Workload = Annotated[
-    str,
-    typer.Option("--workload", metavar="PROFILE", help="What a turn looks like: a name or a path."),
-]
-ModelName = Annotated[
-    str | None, typer.Option("--model", metavar="PROFILE", help="Model; absent = the workload's.")
-]
-Nodes = Annotated[
-    int | None,
-    typer.Option(
-        "--nodes",
-        metavar="N",
-        parser=whole_number("--nodes"),
-        help="Nodes in all; the best P:D of them is planned.",
-    ),
-]
-PrefillNodes = Annotated[
-    int | None,
-    typer.Option(
-        "--prefill-nodes",
-        metavar="P",
-        parser=whole_number("--prefill-nodes"),
-        help="Prefill nodes.",
-    ),
-]
-DecodeNodes = Annotated[
-    int | None,
-    typer.Option(
-        "--decode-nodes", metavar="D", parser=whole_number("--decode-nodes"), help="Decode nodes."
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY.PATH=VALUE",
-        help="Put a value in place of a profile's, e.g. storage_nic.count=2; repeatable.",
-    ),
-]
-Unlimited = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--unlimited",
-        metavar="RESOURCE",
-        help="Treat a resource as infinite, e.g. decode.gpu; repeatable.",
-    ),
-]
-Traffic = Annotated[
-    str,
-    typer.Option(
-        "--traffic",
-        metavar="full|paper",
-        help="All traffic with efficiencies and headroom, or hit KV only at peaks as in the paper.",
-    ),
-]
-Format = Annotated[
-    str,
-    typer.Option(
-        "--format", metavar="table|json|csv|markdown", help="How the answer is written to stdout."
-    ),
-]
 
 
 @cache
@@ -199,6 +139,114 @@ def explain(
 
 
 @app.command()
+def predict(
+    hw: Hw = None,
+    workload: Workload = "agentic",
+    model: ModelName = None,
+    prefill_hw: PrefillHw = None,
+    decode_hw: DecodeHw = None,
+    nodes: Nodes = None,
+    prefill_nodes: PrefillNodes = None,
+    decode_nodes: DecodeNodes = None,
+    agents: Annotated[
+        float | None,
+        typer.Option(
+            "--agents",
+            metavar="N",
+            parser=positive_number("--agents"),
+            help="Sessions that start together: when is the last one done?",
+        ),
+    ] = None,
+    agents_per_s: Annotated[
+        float | None,
+        typer.Option(
+            "--agents-per-s",
+            metavar="RATE",
+            parser=positive_number("--agents-per-s"),
+            help="Sessions that arrive at random per second: how long do they wait?",
+        ),
+    ] = None,
+    capacity: Annotated[
+        bool,
+        typer.Option("--capacity", help="Largest arrival rate within TTFT and TPOT limits."),
+    ] = False,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            "--system",
+            metavar="NAME",
+            help="basic, basic+layerwise, basic+layerwise+dualpath, dualpath (default) or oracle.",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy",
+            metavar="prefill-only|dual-path|oracle",
+            help="Instead of --system: how KV is loaded.",
+        ),
+    ] = None,
+    layerwise: Annotated[
+        bool | None,
+        typer.Option("--layerwise/--no-layerwise", help="Loads overlap compute layer by layer."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler", metavar="round-robin|adaptive", help="Who picks the side that reads."
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="SYSTEM", help="Compare with this system: the speedup."),
+    ] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            "--slo", metavar="ttft=4s,tpot=50ms", help="Limits on the means; absent = workload's."
+        ),
+    ] = None,
+    calibration: Annotated[
+        str,
+        typer.Option(
+            "--calibration",
+            metavar="auto|none|PROFILE",
+            help="Measured constants: those of this hardware, none (assumed ones), or a profile's.",
+        ),
+    ] = "auto",
+    settings: Settings = None,
+    format: Format = "table",
+) -> None:
+    """Times of a job or of arrivals, and the capacity within latency limits."""
+    from dpplan.cli.predict_command import Prospect, run_predict
+
+    run_predict(
+        Prospect(
+            hw,
+            workload,
+            model,
+            prefill_hw,
+            decode_hw,
+            nodes,
+            prefill_nodes,
+            decode_nodes,
+            agents,
+            agents_per_s,
+            capacity,
+            system,
+            strategy,
+            layerwise,
+            scheduler,
+            against,
+            slo,
+            calibration,
+            tuple(settings or ()),
+        ),
+        format,
+    )
+
+
+@app.command()
 def size(
     hw: Annotated[
         list[str] | None,
@@ -260,43 +308,16 @@ def size(
     )
 
 
-@app.command()
-def check(
-    scenarios: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="SCENARIOS.yaml",
-            help="What to predict: a path, or the name of shipped ones; absent = dualpath-paper.",
-        ),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            "--baseline",
-            metavar="FILE",
-            help="Predictions once accepted; absent = the .json beside the scenarios.",
-        ),
-    ] = None,
-    update: Annotated[
-        bool, typer.Option("--update", help="Accept the predictions of now: write the baseline.")
-    ] = False,
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format", metavar="table|json|markdown", help="How the answer is written to stdout."
-        ),
-    ] = "table",
-) -> None:
-    """Recompute scenarios and fail (exit code 4) where a prediction left its tolerance."""
-    from dpplan.cli.check_command import run_check
-
-    run_check(scenarios, baseline, update, format)
+app.command()(check)
+app.command()(validate)
+app.command()(calibrate)
 
 
 @app.command("list")
 def list_profiles(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[hardware|models|workloads]", help="One kind only.")
+        str | None,
+        typer.Argument(metavar="[hardware|models|workloads|calibrations]", help="One kind only."),
     ] = None,
     format: Format = "table",
 ) -> None:
@@ -312,7 +333,9 @@ def show(
     kind: Annotated[
         str | None,
         typer.Option(
-            "--kind", metavar="hardware|model|workload", help="Needed where a name is several."
+            "--kind",
+            metavar="hardware|model|workload|calibration",
+            help="Needed where a name is several.",
         ),
     ] = None,
     format: Format = "table",
@@ -326,7 +349,7 @@ def show(
 @app.command()
 def schema(
     kind: Annotated[
-        str, typer.Argument(metavar="hardware|model|workload", help="Kind of profile.")
+        str, typer.Argument(metavar="hardware|model|workload|calibration", help="Kind of profile.")
     ],
 ) -> None:
     """JSON Schema of a profile, for editors."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from dpplan.cli import output
+from dpplan.cli.files import write_file
 from dpplan.cli.usage import check_choice
 from dpplan.errors import BadInput, Fault
 
@@ -64,7 +65,7 @@ def run_import(
     if out is None:
         output.text(written)
     else:
-        _write(Path(out), written, force)
+        write_file(Path(out), written.encode(), "-o", overwrite=force)
         output.message(f"wrote {out}")
     counts = architecture.parameters
     active, table = counts.active, counts.input_embedding
@@ -159,30 +160,3 @@ def _name(config: str, out: str | None) -> str:
         return Path(out).stem
     path = Path(config)
     return path.stem if path.stem != "config" else path.absolute().parent.name
-
-
-def _write(target: Path, content: str, force: bool) -> None:
-    """All or nothing: written beside the target, then put in its place in one step."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with open(beside, "x", encoding="utf-8", newline="\n") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            if force:
-                os.replace(beside, target)
-            else:
-                os.link(beside, target)  # fails where a file has appeared meanwhile
-        finally:
-            beside.unlink(missing_ok=True)
-    except FileExistsError:
-        fault = Fault(
-            f"-o {target}", "a file that does not exist is needed", "an existing one", "add --force"
-        )
-        raise BadInput(fault) from None
-    except OSError as error:
-        got = (error.strerror or type(error).__name__).lower()
-        raise BadInput(
-            Fault(f"-o {target}", "a writable path is needed", got, "check folder and permissions")
-        ) from None

@@ -22,12 +22,20 @@ _KIND_NAMES: Final[dict[str, Kind]] = {
     "models": "models",
     "workload": "workloads",
     "workloads": "workloads",
+    "calibration": "calibrations",
+    "calibrations": "calibrations",
 }
-_SINGULAR: Final = {"hardware": "hardware", "models": "model", "workloads": "workload"}
+_SINGULAR: Final = {
+    "hardware": "hardware",
+    "models": "model",
+    "workloads": "workload",
+    "calibrations": "calibration",
+}
 _TELLING: Final[dict[Kind, tuple[str, ...]]] = {
     "hardware": ("gpus", "gpu", "compute_nic", "storage_nic", "dram"),
     "models": ("model_type", "hidden_size", "kv_dtype", "weight_dtype"),
     "workloads": ("mix", "turns_per_session", "context_tokens", "append_tokens"),
+    "calibrations": ("constants", "data", "fit"),
 }
 """Keys that only one kind of profile has."""
 
@@ -36,11 +44,7 @@ def run_list(kind: str | None, format: str) -> None:
     """Print the profiles of one kind or of all."""
     faults = check_choice("--format", format, FORMATS)
     if kind is not None:
-        faults += (
-            check_choice("kind", kind, ("hardware", "models", "workloads"))
-            if kind not in _KIND_NAMES
-            else []
-        )
+        faults += check_choice("kind", kind, tuple(_SINGULAR)) if kind not in _KIND_NAMES else []
     if faults:
         raise BadInput(faults)
     from dpplan.profiles.library import KINDS
@@ -161,7 +165,7 @@ def _kind_of(name: str) -> Kind:
         told = [kind for kind in KINDS if keys & set(_TELLING[kind])]
         if len(told) == 1:
             return told[0]
-        cure = "add --kind hardware, model or workload"
+        cure = "add --kind hardware, model, workload or calibration"
         raise BadInput(
             Fault(
                 f"profile {name[:60]!r}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final
 from dpplan.errors import BadInput, Fault, did_you_mean
 from dpplan.profiles.yaml_reader import read_bytes
 
-__all__ = ["COLUMNS", "METRICS", "SYSTEM_NAMES", "Measurement", "read_measurements"]
+__all__ = ["COLUMNS", "METRICS", "SYSTEM_NAMES", "Measurement", "fingerprint", "read_measurements"]
 
 COLUMNS: Final = (
     "figure",
@@ -131,6 +132,17 @@ def read_measurements(path: Path) -> tuple[Measurement, ...]:
     if not found:
         raise BadInput(Fault(where, "at least one row of measurements is needed", "none"))
     return tuple(found)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file of measurements, as a calibration names the data it rests on.
+
+    Raises
+    ------
+    BadInput
+        If the file cannot be read.
+    """
+    return hashlib.sha256(read_bytes(path, str(path), _MAX_BYTES)).hexdigest()
 
 
 def _check_header(header: list[str], where: str) -> None:

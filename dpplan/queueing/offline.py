@@ -22,7 +22,15 @@ _STEP = 0.06
 """Largest step of time, as a share of what the slowest class still needs."""
 _LEAST_STEP = 0.02
 """Least step, as a share of the time gone by."""
+_OVERSHOOT = 1.2
+"""A class that ends within so many steps ends with this one."""
+_WARM_UP = 5
+"""Rounds in which the first decode batch and the first wait find each other."""
+_ROUNDS = 2
+"""The same within a step, whose change they follow: one is late by a step."""
 _HALVINGS = 24
+_SERVERS = [0, 2, 3]
+"""Of the loads: prefill GPUs, storage and decode HBM do no more than they can."""
 _DONE = 1e-6
 
 
@@ -70,42 +78,46 @@ def run_offline(stations: Stations) -> Offline:
     number = t.agents[:, None] * t.fraction
     progress, active = np.zeros_like(turns), number > 0
     # First prompts find nothing cached: all of them are computed before reads begin.
-    first_s = (number * stations.first_load_s).sum(axis=1)
+    first_load = (number * stations.first_load_s).sum(axis=1)
+    first_s = np.maximum(first_load, np.where(active, stations.first_gpu_s, 0.0).max(axis=1))
     time = first_s.copy()
     step_s = stations.step_s(np.ones(len(t)), t.decode_read_s[:, 0, 0], t.decode_compute_s[:, 0, 0])
     sums = {name: np.zeros(len(t)) for name in ("turn", "ttft", "ttst", "token", "tpot")}
     over = {name: np.zeros(len(t)) for name in ("kv", "agents", "prefill", "storage", "memory")}
     over["agents"] += first_s * t.agents
-    over["prefill"] += first_s
+    over["prefill"] += first_load
     ends = np.zeros_like(turns)
+    cycle = np.ones_like(turns)
+    for _ in range(_WARM_UP):
+        cycle, _, wait, step_s = _turn_over(stations, stations.at(progress), number, step_s)
     while active.any():
-        cost = stations.at(progress + 0.5 / np.maximum(turns, 1.0))
-        present = np.where(active, number, 0.0)
-        fixed = cost.unloaded_s + cost.hand_off_s + t.gap_s
-        wait = _common_wait(stations, cost, present, fixed, output * step_s[:, None])
-        cycle = fixed + wait[:, None] + output * step_s[:, None]
-        rate = present / cycle
-        step_s = _next_step(stations, cost, rate * output, step_s)
-        cycle = fixed + wait[:, None] + output * step_s[:, None]
-        rate = present / cycle
-
+        # Costs are taken where the step's middle will be, as far as the last step tells.
         left = np.where(active, (1.0 - progress) * turns * cycle, 0.0)
         longest = left.max(axis=1)
-        next_end = np.where(active, left, np.inf).min(axis=1)
         step = np.maximum(_STEP * longest, _LEAST_STEP * time)
-        dt = np.where(longest > 0, np.minimum(next_end, step), 0.0)
+        step = np.minimum(np.where(active, left, np.inf).min(axis=1), step)
+        step = np.where(longest > 0, step, 0.0)
+        middle = np.minimum(progress + 0.5 * step[:, None] / (turns * cycle), 1.0)
+        cost = stations.at(middle)
+        present = np.where(active, number, 0.0)
+        for _ in range(_ROUNDS):
+            cycle, rate, wait, step_s = _turn_over(stations, cost, present, step_s)
+        left = np.where(active, (1.0 - progress) * turns * cycle, np.inf)
+        next_end = np.where(longest > 0, left.min(axis=1), 0.0)
+        dt = np.where(next_end <= _OVERSHOOT * step, next_end, step)
         done = rate * dt[:, None]
         sums["turn"] += done.sum(axis=1)
         sums["ttft"] += (done * (cost.unloaded_s + wait[:, None])).sum(axis=1)
         sums["ttst"] += (done * (cost.hand_off_s + step_s[:, None])).sum(axis=1)
         sums["token"] += (done * output).sum(axis=1)
         sums["tpot"] += (done * output).sum(axis=1) * step_s
-        grown = 0.5 + 0.5 * progress
+        grown = 0.5 + 0.5 * middle
         over["kv"] += dt * (present * t.session_bytes * grown).sum(axis=1)
         over["agents"] += dt * present.sum(axis=1)
         over["prefill"] += dt * (rate * cost.prefill_load_s).sum(axis=1)
         over["storage"] += dt * (rate * cost.storage_load_s).sum(axis=1)
-        over["memory"] += dt * _memory_use(stations, cost, rate * output * step_s[:, None])
+        held = _memory_use(stations, cost, rate * output * step_s[:, None])
+        over["memory"] += dt * np.minimum(held, 1.0)  # the step has grown since the wait was found
         time = time + dt
         progress = np.where(active, progress + dt[:, None] / (turns * cycle), progress)
         ended = active & (progress > 1.0 - _DONE)
@@ -131,6 +143,19 @@ def run_offline(stations: Stations) -> Offline:
     )
 
 
+def _turn_over(
+    stations: Stations, cost: AtContext, present: Array, step_s: Array
+) -> tuple[Array, Array, Array, Array]:
+    """A turn's cycle (R, K), turns/s of the classes (R, K), common wait (R,), next decode step."""
+    output = stations.tables.output_tokens
+    fixed = cost.unloaded_s + cost.hand_off_s + stations.gap_s
+    wait = _common_wait(stations, cost, present, fixed, output * step_s[:, None])
+    rate = present / (fixed + wait[:, None] + output * step_s[:, None])
+    step_s = _next_step(stations, cost, rate * output, step_s)
+    cycle = fixed + wait[:, None] + output * step_s[:, None]
+    return cycle, present / cycle, wait, step_s
+
+
 def _memory_use(stations: Stations, cost: AtContext, sequences: Array) -> Array:
     """Share of decode HBM that decoding sequences (R, K) hold."""
     room = stations.tables.decode_room_bytes
@@ -151,30 +176,34 @@ def _common_wait(
 ) -> Array:
     """Wait of every turn at which the stations' queues are as long as the wait makes them, (R,).
 
-    More wait means fewer turns per second and shorter queues, so the two sides cross once.
+    More wait means fewer turns per second and shorter queues, so the two sides cross once. A turn
+    finds what the other agents make of the queues (the arrival theorem of closed networks).
     """
     total = np.maximum(present.sum(axis=1), 1e-300)
     gpu_s = (present * cost.prefill_gpu_s).sum(axis=1) / total
     load_s = (present * cost.storage_load_s).sum(axis=1) / total
     held = (present * cost.resident_bytes).sum(axis=1) / total
-    slots = np.maximum(stations.tables.decode_room_bytes / np.maximum(held, 1.0), 1.0)
+    room = stations.tables.decode_room_bytes
+    slots = np.maximum(room / np.maximum(held, 1.0), 1.0)
     decoding = (present * decode_s).sum(axis=1) / total
     cycle = fixed + decode_s
+    resident = decode_s * cost.resident_bytes / room[:, None]
     low = np.zeros(len(present))
     high = (present * (cost.together_s + cost.prefill_load_s)).sum(axis=1)
-    high = high + total / slots * decoding + 1.0
+    high = high + (present * resident).sum(axis=1) + stations.constants["batching_delay"] * gpu_s
+    loads = np.stack([cost.prefill_load_s, cost.together_s, cost.storage_load_s, resident])
+    loads *= present
+    # Of n agents, n - 1 are in a turn's way: a last one doesn't wait for itself.
+    others = np.maximum(1.0 - 1.0 / total, 0.0)
     for _ in range(_HALVINGS):
         wait = 0.5 * (low + high)
-        rate = present / (cycle + wait[:, None])
-        prefill = (rate * cost.prefill_load_s).sum(axis=1)
-        storage = (rate * cost.storage_load_s).sum(axis=1)
-        both = (rate * cost.together_s).sum(axis=1)
-        memory = _memory_use(stations, cost, rate * decode_s)
+        use = np.einsum("jrk,rk->jr", loads, np.reciprocal(cycle + wait[:, None]))
+        prefill, both, storage, memory = others * use
         needed = (
             stations.prefill_wait_s(prefill, both, gpu_s)
             + stations.read_wait_s(storage, load_s)
             + queue_wait_s(memory, slots, decoding)
         )
-        more = needed > wait
+        more = (needed > wait) | (use[_SERVERS] > 1.0).any(axis=0)
         low, high = np.where(more, wait, low), np.where(more, high, wait)
     return np.asarray(high)

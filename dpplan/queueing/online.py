@@ -18,7 +18,9 @@ Flags = npt.NDArray[np.bool_]
 LIMITS = ("prefill.gpu", "storage_nic_read", "decode.gpu", "decode.hbm", "bound")
 """Stations that can be full, in the order of `Online.use`."""
 
-_ROUNDS = 60
+_ROUNDS = 100
+_HUGE = 1e9
+"""Sequences of a GPU that no batch reaches."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ def run_online(stations: Stations, agents_per_s: Array | None = None) -> Online:
     unloaded = mean("unloaded_s", turns)
     hand_off = mean("hand_off_s", turns) + queue_wait_s(memory, slots, decoding)
     ttft = scheduling + unloaded + first_gpu
-    per_turn = (ttft + hand_off)[:, None] + t.output_tokens * step_s[:, None] + t.gap_s
-    session = t.turns * per_turn - t.gap_s  # no gap after the last turn
+    per_turn = (ttft + hand_off)[:, None] + t.output_tokens * step_s[:, None] + stations.gap_s
+    session = t.turns * per_turn
     mean_session = (t.fraction * session).sum(axis=1)
     agents = arriving * mean_session
     alive = (t.fraction * session * t.session_bytes).sum(axis=1) / 2
@@ -129,25 +131,28 @@ def _decode_step(
 ) -> tuple[Array, Array]:
     """Step time whose batch makes these tokens, and tokens over the most that any batch makes.
 
-    The batch is tokens/s * step time, and the step grows with the batch; the iteration from an
-    empty batch climbs to the least solution. Beyond the largest rate there is none.
+    The batch is tokens/s * step time, and the step grows with the batch. Below the least solution
+    steps make fewer tokens than needed, above it more, so tangents kept between both ends find it.
+    Beyond the largest rate there is none.
     """
     gpus = stations.tables.decode_gpus
-    huge = np.full(len(gpus), 1e9)
+    huge = np.full(len(gpus), _HUGE)
     most = huge * gpus / stations.step_s(huge, read_s, compute_s)
-    use = tokens_per_s / most
     rate = np.minimum(tokens_per_s, 0.999 * most) / gpus
-    # The step is concave in the batch, then linear: chords from the last two batches converge fast.
-    batch = np.zeros(len(gpus))
-    step = stations.step_s(batch, read_s, compute_s)
+    low = batch = rate * stations.step_s(np.zeros(len(gpus)), read_s, compute_s)
+    high = huge
     for _ in range(_ROUNDS):
-        slope = (stations.step_s(batch + 1e-3, read_s, compute_s) - step) / 1e-3
-        batch = rate * (step - slope * batch) / np.maximum(1.0 - rate * slope, 1e-6)
-        batch = np.clip(batch, 0.0, 1e9)
         step = stations.step_s(batch, read_s, compute_s)
-        if np.all(np.abs(rate * step - batch) <= 1e-10 * np.maximum(batch, 1e-6)):
+        more = rate * step > batch
+        low, high = np.where(more, batch, low), np.where(more, high, batch)
+        if np.all(np.abs(rate * step - batch) <= 1e-10 * batch):
             break
-    return step, np.asarray(use)
+        nudge = 1e-6 * np.maximum(batch, 1.0)
+        slope = (stations.step_s(batch + nudge, read_s, compute_s) - step) / nudge
+        tangent = rate * (step - slope * batch) / np.maximum(1.0 - rate * slope, 1e-12)
+        inside = (tangent > low) & (tangent < high)
+        batch = np.where(inside, tangent, np.sqrt(low * high))
+    return step, np.asarray(tokens_per_s / most)
 
 
 def largest_rate(

@@ -25,7 +25,7 @@ from dpplan.queueing.systems import System
 from dpplan.routes import RESOURCES
 from dpplan.strategies import bounds, strategy_use
 
-__all__ = ["CONTEXTS", "Scenario", "Tables", "scenario", "stack"]
+__all__ = ["CONTEXTS", "Scenario", "Tables", "scenario", "stack", "unit_limits"]
 
 Array = npt.NDArray[np.float64]
 
@@ -169,7 +169,7 @@ def scenario(
     Scenario
         Tables of length 1.
     """
-    inputs, limits = deployment.inputs, _unit_limits(deployment, prefill_nodes, decode_nodes)
+    inputs, limits = deployment.inputs, unit_limits(deployment, prefill_nodes, decode_nodes)
     capacity = limits.capacity(prefill_nodes, decode_nodes)
     planned = deployment.at(prefill_nodes, decode_nodes)
     most = planned.capacity(prefill_nodes, decode_nodes)
@@ -195,7 +195,7 @@ def scenario(
     return Tables(**one, **{name: value[None] for name, value in sessions.items()})
 
 
-def _unit_limits(deployment: Deployment, prefill_nodes: int, decode_nodes: int) -> Limits:
+def unit_limits(deployment: Deployment, prefill_nodes: int, decode_nodes: int) -> Limits:
     """Limits with the engines of the smallest cluster of the same P:D.
 
     A large cluster runs as many of these units: the planner's bound may assume engines that span

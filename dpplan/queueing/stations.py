@@ -55,7 +55,7 @@ def queue_wait_s(
     >>> float(queue_wait_s(0.5, 1, 2.0))
     2.0
     """
-    rho = np.clip(np.asarray(utilisation, dtype=float), 0.0, _FULLEST)
+    rho = np.minimum(np.maximum(np.asarray(utilisation, dtype=float), 0.0), _FULLEST)
     count = np.maximum(np.asarray(servers, dtype=float), 1.0)
     waiting = rho ** (np.sqrt(2.0 * (count + 1.0)) - 1.0) / (1.0 - rho)
     return np.asarray(np.asarray(service_s, dtype=float) / count * waiting)
@@ -101,20 +101,26 @@ class Stations:
 
     def at(self, progress: Array) -> AtContext:
         """Costs where sessions have done a share of their turns, (R, K) from 0 to 1."""
-        last = self._columns.shape[-1] - 1
+        kinds, last = len(self._columns), self._columns.shape[-1] - 1
         place = np.clip(progress, 0.0, 1.0) * last
         low = np.minimum(place.astype(int), last - 1)
         weight = place - low
-        index = np.broadcast_to(low[None, ..., None], (len(self._columns), *low.shape, 1))
-        below = np.take_along_axis(self._columns, index, axis=-1)[..., 0]
-        above = np.take_along_axis(self._columns, index + 1, axis=-1)[..., 0]
+        index = np.arange(low.size).reshape(low.shape) * (last + 1) + low
+        flat = self._columns.reshape(kinds, -1)
+        below, above = flat.take(index, axis=1), flat.take(index + 1, axis=1)
         return AtContext(*(below + (above - below) * weight))
+
+    @property
+    def gap_s(self) -> Array:
+        """Tool gaps of a session over its turns, (R, K) [s]: none follows the last one."""
+        t = self.tables
+        return np.asarray(t.gap_s * np.maximum(1.0 - 1.0 / t.turns, 0.0))
 
     def step_s(self, sequences_per_gpu: Array, read_s: Array, compute_s: Array) -> Array:
         """Time of a decode step (Q-decode), (R,) [s].
 
         The planner's roofline (D6) of a batch, and per layer an overhead of the step and one of
-        every sequence of a GPU.
+        every sequence of a GPU. A step that runs has at least one sequence on its engine.
 
         Parameters
         ----------
@@ -126,7 +132,7 @@ class Stations:
         t, k = self.tables, self.constants
         engine = t.decode_engine_gpus
         roofline = step_time_s(
-            sequences_per_gpu * engine,
+            np.maximum(sequences_per_gpu * engine, 1.0),
             shared_weight_s=t.decode_shared_s,
             expert_weight_s=t.decode_expert_s,
             expert_share_per_token=t.decode_expert_share,

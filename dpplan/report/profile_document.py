@@ -76,6 +76,14 @@ def _values(
             for index, part in enumerate(value):
                 yield from _values(part, f"{path}.{index}.", sources, is_given=named)
             continue
+        if isinstance(value, Mapping):
+            for name, part in value.items():
+                if isinstance(part, Strict):
+                    yield from _values(part, f"{path}.{name}.", sources, is_given=named)
+                else:
+                    source = source_of(path, sources)
+                    yield ProfileValue(f"{path}.{name}", part, *_sized(part, key), source, False)
+            continue
         dimension = _dimension(path)
         source = source_of(path, sources) if named else None
         if isinstance(value, float) and math.isinf(value):
@@ -90,6 +98,13 @@ def _values(
             else _text(value, dimension)
         )
         yield ProfileValue(path, plain_value, unit, text, source, not named)
+
+
+def _sized(value: Any, key: str) -> tuple[str, str]:
+    """Unit and text of a value in a free mapping, whose key says what all of them are."""
+    if key.endswith("_bytes_per_token") and isinstance(value, float):
+        return "bytes/token", f"{value:,.10g} bytes/token"
+    return "", _text(value, "")
 
 
 def _dimension(path: str) -> str:
@@ -110,6 +125,8 @@ def _text(value: Any, dimension: str) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, (tuple, list)):
+        if value and isinstance(value[0], list):
+            return f"{len(value)} x {len(value[0])} numbers"
         return _runs(value)
     return plain(value)
 
@@ -196,7 +213,6 @@ def list_document(listed: Sequence[Listed]) -> Document:
         )
         columns = (Column(""), Column("", may_wrap=True), *([Column("from")] if has_local else []))
         sections.append(Section(kind, (Table(columns, rows),)))
-    return Document(
-        f"{len(listed)} profiles; `dpplan show NAME` has the numbers and their sources",
-        tuple(sections),
-    )
+    count = f"{len(listed)} profile{'' if len(listed) == 1 else 's'}"
+    text = f"{count}; `dpplan show NAME` has the numbers and their sources"
+    return Document(text, tuple(sections))

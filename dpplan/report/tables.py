@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,8 @@ __all__ = [
 
 PLAN_COLUMNS = ("section", "strategy", "item", "quantity", "value", "unit")
 TERM_COLUMNS = ("tag", "name", "equation", "numbers", "value", "unit", "source")
+
+_NUMBER = re.compile(r"[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?").fullmatch
 
 _UNITS = (
     ("bytes_per_s_per_gpu", "bytes/s"),
@@ -121,7 +124,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, (int, float)):
         return repr(value)
     text = plain(value)
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") and not _NUMBER(text) else text
 
 
 def plan_rows(plan: Plan) -> Iterator[Row]:
