@@ -25,6 +25,11 @@ PAIRS = {
         ["-c", "import numpy, pulp, highspy"],
         2.0,
     ),
+    "dpplan predict, against optimize": (
+        ["-m", "dpplan", "predict", "--hw", "h800", "--workload", "agentic", "--agents", "2048"],
+        ["-m", "dpplan", "optimize", "--hw", "h800", "--workload", "agentic"],
+        2.0,
+    ),
     "dpplan --help": (["-m", "dpplan", "--help"], ["-c", "import typer, rich.table"], 2.0),
 }
 
