@@ -30,6 +30,8 @@ Array = npt.NDArray[np.float64]
 NAMES = tuple(SYSTEMS)
 FEW = settings(SAMPLE, max_examples=15)
 AGENTS = st.sampled_from([1.0, 2.0, 8.0, 100.0, 2000.0])
+STEPS = 1e-2
+"""What the integrator's steps may cost, relative; `test_halving_the_steps_of_time` holds it."""
 EVEN = {"imbalance_adaptive": 1.0, "imbalance_round_robin": 1.0}
 
 
@@ -49,7 +51,8 @@ def jct(tables: Tables, k: Constants) -> float:
 def test_no_prediction_beats_the_planner(case: Case, k: Constants, agents: float) -> None:
     """Q-offline: agents/JCT <= the bound (S2, L), every system; finite, in order, never negative.
 
-    Utilisations stay below 1, and an even dual-path is never slower than reading on one side.
+    Utilisations stay below 1, and an even dual-path is never slower than reading on one side, both
+    to what the integrator's steps cost.
     """
     tables = case.tables(agents=agents)
     if tables is None:
@@ -63,20 +66,20 @@ def test_no_prediction_beats_the_planner(case: Case, k: Constants, agents: float
     assert (done.class_end_s.max(axis=1) <= done.jct_s * (1 + 1e-9)).all()
     assert (done.agents_in_system <= agents * (1 + 1e-9)).all()
     for name in ("prefill", "storage", "decode_memory"):
-        assert (getattr(done, f"busy_{name}_fraction") <= 1 + 1e-6).all(), name
+        assert (getattr(done, f"busy_{name}_fraction") <= 1 + STEPS).all(), name
     even = dict(zip(NAMES, job(tables, replace(k, **EVEN)).jct_s, strict=True))
     order = ("oracle", "dualpath", "basic+layerwise")
     assert even["basic+layerwise+dualpath"] == pytest.approx(even["dualpath"], rel=1e-9)
     for fast, slow in pairwise(order):
-        assert even[fast] <= even[slow] * (1 + 1e-3)
+        assert even[fast] <= even[slow] * (1 + STEPS)
     found = dict(zip(NAMES, done.jct_s, strict=True))
-    assert found["oracle"] <= min(found.values()) * (1 + 1e-3)
+    assert found["oracle"] <= min(found.values()) * (1 + STEPS)
     # Uneven queues cost no more than their factor.
     for name, factor in (
         ("dualpath", k.imbalance_adaptive),
         ("basic+layerwise+dualpath", k.imbalance_round_robin),
     ):
-        assert found[name] <= found["basic+layerwise"] * factor * (1 + 1e-3)
+        assert found[name] <= found["basic+layerwise"] * factor * (1 + STEPS)
 
 
 @given(cases(), constants(), AGENTS, st.sampled_from(sorted(RATES)), st.floats(1.05, 3))
