@@ -10,6 +10,7 @@ from dpplan.profiles.calibration import Calibration
 from dpplan.profiles.hardware import Hardware
 from dpplan.profiles.library import Inputs
 from dpplan.profiles.schema import Source
+from dpplan.profiles.workload import TurnClass
 from dpplan.units import DIMENSIONS, format_quantity
 
 __all__ = ["assumptions", "source_of", "time_assumptions", "warnings"]
@@ -57,7 +58,14 @@ _MODEL = (
     "compute_dtype",
     "attention_dtype",
 )
-_TURN = ("turns_per_session", "context_tokens", "append_tokens", "output_tokens", "session_tokens")
+_TURN = (
+    "turns_per_session",
+    "context_tokens",
+    "append_tokens",
+    "output_tokens",
+    "session_tokens",
+    "dram_hit_fraction",
+)
 
 
 def source_of(path: str, sources: Mapping[str, Source]) -> Source | None:
@@ -112,6 +120,12 @@ def assumptions(inputs: Inputs, limits: Limits, *, of_bounds: bool = True) -> tu
         lines.append(
             "layerwise prefill: loads overlap compute, one layer's KV in prefill HBM at a time"
         )
+    lines += [
+        f"workload {c.name}: {c.dram_hit_fraction:.4g} of the hit KV lies in DRAM of the very node "
+        "that prefills; what fills that pool is not counted"
+        for c in limits.classes
+        if c.dram_hit_fraction
+    ]
     if full and of_bounds:
         lines.append("collectives, write-back and hand-off share NICs and DRAM with KV loads")
     # Two sides of one node type rest on the same numbers.
@@ -217,7 +231,7 @@ def time_assumptions(
         turns, spread = item.turns, dispersion(item.turns)
         first = first_prompt_tokens(turns)
         differ = (
-            f"sessions differ in length (gamma, mean(T) x mean(1/T) = {spread:.2f} from the means)"
+            f"sessions differ in length ({_law(turns, spread)})"
             if spread > 1
             else "sessions are alike"
         )
@@ -235,3 +249,13 @@ def time_assumptions(
         f"laws: Q-prefill, Q-sessions, Q-stations, Q-wait, Q-decode and {laws} (docs/method.md)"
     )
     return tuple(found)
+
+
+def _law(turns: TurnClass, spread: float) -> str:
+    from dpplan.queueing.sessions import measured_lengths
+
+    if measured_lengths(turns) is None:
+        return f"gamma, mean(T) x mean(1/T) = {spread:.2f} from the means"
+    count = turns.distinct_sessions
+    of = f" of {count:,.10g} sessions" if count else ""
+    return f"as measured: quantiles{of}, mean(T) x mean(1/T) = {spread:.2f}"

@@ -4,7 +4,8 @@ All storage NICs read at full rate S on both sides. Each other resource must car
 on it, by the traffic table: with a the units per byte read on the prefill side and b per byte read
 on the decode side, a prefill resource needs P*(C - a*S_p) >= D*b*S_d, a decode resource
 D*(C - b*S_d) >= P*a*S_p. Coefficients come from `dpplan.routes`; nothing of the paper's equation 9
-is written down twice.
+is written down twice. Where a DRAM pool serves k bytes per byte that storage serves, k times the
+pool's entry joins both a and b.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.capacity import NodeCapacity
-from dpplan.routes import FLOWS, resource_index, traffic_table
+from dpplan.routes import FLOWS, POOL, resource_index, traffic_table
 
 __all__ = ["BottleneckFreeRange", "RangeTerm", "bottleneck_free_range", "paper_range"]
 
@@ -50,11 +51,13 @@ class BottleneckFreeRange:
     p_over_d_max: float | None
     """Smallest upper limit, raw; None where nothing limits P/D from above (resources lifted)."""
     terms: tuple[RangeTerm, ...]
+    idle: str = "storage NICs are unlimited"
+    """Why there is nothing to saturate, where there are no terms."""
 
     def verdict(self, p_over_d: float) -> tuple[bool, str]:
         """Does this P/D let all storage NICs saturate, and if not, why (in words)."""
         if not self.terms and self.p_over_d_min is None:
-            return False, "storage NICs are unlimited: there is nothing to saturate"
+            return False, f"{self.idle}: there is nothing to saturate"
         broken = [
             f"{term.resource} would need {term.equation}"
             for term in self.terms
@@ -79,6 +82,7 @@ def bottleneck_free_range(
     decode: NodeCapacity,
     *,
     table: npt.NDArray[np.float64] | None = None,
+    pool_bytes_per_storage_byte: float = 0.0,
 ) -> BottleneckFreeRange:
     """Range of P/D that lets every storage NIC saturate (S1, eq. 9 for unlike node types).
 
@@ -88,6 +92,8 @@ def bottleneck_free_range(
         Usable rates of one node of either side; inf = unlimited.
     table : ndarray, optional
         `traffic_table()` of shape (resources, flows); give it for shared fabrics.
+    pool_bytes_per_storage_byte : float
+        k, hit KV that the prefill nodes' DRAM serves meanwhile; inf = storage serves none.
 
     Returns
     -------
@@ -109,14 +115,18 @@ def bottleneck_free_range(
     """
     if math.isinf(prefill.storage_nic_read) or math.isinf(decode.storage_nic_read):
         return BottleneckFreeRange(None, None, ())
+    if math.isinf(pool_bytes_per_storage_byte):
+        return BottleneckFreeRange(None, None, (), "no hit KV is read from storage")
     entries = traffic_table() if table is None else table
-    first, second = FLOWS.index("prefill_read"), FLOWS.index("decode_read")
+    first, second, pool = (FLOWS.index(name) for name in ("prefill_read", "decode_read", POOL))
     s_p, s_d = prefill.storage_nic_read, decode.storage_nic_read
     terms = []
     for name in _NETWORKS:
         for side, node in (("prefill", prefill), ("decode", decode)):
             row = entries[resource_index(f"{side}.{name}")]
-            a, b, capacity = float(row[first]), float(row[second]), float(getattr(node, name))
+            beside = pool_bytes_per_storage_byte * float(row[pool])
+            a, b = float(row[first]) + beside, float(row[second]) + beside
+            capacity = float(getattr(node, name))
             if math.isinf(capacity):
                 continue
             terms.append(_term(f"{side}.{name}", side, a, b, capacity, s_p, s_d))

@@ -219,7 +219,7 @@ def _fleet_plan(
     read = np.zeros(len(ROUTES))
     for w, (i, j, route) in enumerate(pools.ways):
         served[[i, prefill_pools + j]] += flow[:, w].sum()
-        read[route] += float(pools.hit_kv_bytes @ flow[:, w])
+        read[route] += float(pools.storage_kv_bytes @ flow[:, w])
     tight = np.flatnonzero(answer.load >= 1 - 1e-9)
     used = [pool is None or engines[pool] > 0 for pool in pools.pool_of_row] & np.isfinite(
         pools.per_engine

@@ -13,6 +13,7 @@ from dpplan.deployment import Deployment, Limits
 from dpplan.errors import BadInput, Fault, did_you_mean
 from dpplan.nodes import NodeChoice, choose_nodes, node_options
 from dpplan.profiles.library import Inputs, load_inputs
+from dpplan.profiles.workload import TurnClass
 from dpplan.result import (
     STRATEGIES,
     Plan,
@@ -28,7 +29,7 @@ from dpplan.summaries import (
     total_of_nodes,
 )
 
-__all__ = ["Case", "optimize", "plan_case", "prepare"]
+__all__ = ["Case", "optimize", "plan_case", "prepare", "prepare_inputs"]
 
 
 _MOST_NODES = 100_000
@@ -51,7 +52,7 @@ class Case:
 
 def optimize(
     hardware: str | None = None,
-    workload: str = "agentic",
+    workload: str | TurnClass = "agentic",
     *,
     model: str | None = None,
     prefill_hardware: str | None = None,
@@ -68,7 +69,8 @@ def optimize(
     Parameters
     ----------
     hardware, workload, model : str
-        Profile names or paths; the model defaults to the workload's.
+        Profile names or paths; the model defaults to the workload's. A workload may also be a
+        `TurnClass`, such as `trace_workload` makes.
     prefill_hardware, decode_hardware : str, optional
         Node type of one side, where the two differ.
     nodes, prefill_nodes, decode_nodes : int, optional
@@ -122,7 +124,7 @@ def optimize(
 
 def prepare(
     hardware: str | None,
-    workload: str,
+    workload: str | TurnClass,
     *,
     model: str | None = None,
     prefill_hardware: str | None = None,
@@ -149,6 +151,28 @@ def prepare(
         raise BadInput([*faults, *error.faults]) from None
     if faults:
         raise BadInput(faults)
+    return prepare_inputs(
+        inputs,
+        nodes=nodes,
+        prefill_nodes=prefill_nodes,
+        decode_nodes=decode_nodes,
+        traffic=traffic,
+        unlimited=unlimited,
+    )
+
+
+def prepare_inputs(
+    inputs: Inputs,
+    *,
+    nodes: int | None = None,
+    prefill_nodes: int | None = None,
+    decode_nodes: int | None = None,
+    traffic: Counting = "full",
+    unlimited: Collection[str] = (),
+) -> Case:
+    """Work out limits and choose nodes for profiles at hand; arguments and errors as `optimize`."""
+    if faults := _argument_faults(nodes, prefill_nodes, decode_nodes, traffic, unlimited):
+        raise BadInput(faults)
     deployment = Deployment(inputs, traffic, unlimited)
     choice = choose_nodes(
         deployment,
@@ -158,7 +182,12 @@ def prepare(
         default_nodes=inputs.prefill_hardware.default_nodes,
     )
     limits = deployment.at(choice.prefill_nodes, choice.decode_nodes)
-    span = bottleneck_free_range(limits.prefill.node, limits.decode.node, table=limits.table)
+    span = bottleneck_free_range(
+        limits.prefill.node,
+        limits.decode.node,
+        table=limits.table,
+        pool_bytes_per_storage_byte=limits.pool_bytes_per_storage_byte,
+    )
     return Case(deployment, limits, choice, span)
 
 

@@ -43,7 +43,8 @@ class PoolSet:
     """What an engine of the row's pool adds, (rows,)."""
     ways: tuple[tuple[int, int, int], ...]
     """(prefill pool, decode pool, route) by way."""
-    hit_kv_bytes: Array
+    storage_kv_bytes: Array
+    """Hit KV of a turn that storage delivers, (classes,)."""
     weights: Array
 
     @property
@@ -133,7 +134,7 @@ def assemble_pools(
         use=use,
         per_engine=np.array([row.per_engine for row in rows]),
         ways=ways,
-        hit_kv_bytes=np.array([c.hit_kv_bytes for c in first_limits.classes]),
+        storage_kv_bytes=np.array([c.storage_kv_bytes for c in first_limits.classes]),
         weights=np.array([c.weight_fraction for c in first_limits.classes]),
     )
 

@@ -58,6 +58,8 @@ class Demand:
     decode_gpu_s_per_turn: float
     load_or_recompute_bytes_per_s_per_gpu: float | None
     """Storage bandwidth per prefill GPU above which loading the history beats recomputing it."""
+    dram_hit_fraction: float
+    """Share of the hit KV bytes that DRAM of the prefill nodes serves."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class StrategyResult:
 
     name: str
     decode_read_fraction: float | None
+    """Of the hit KV that storage delivers."""
     decode_read_fraction_min: float | None
     decode_read_fraction_max: float | None
     turns_per_s: float | None

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 __all__ = [
     "FLOWS",
+    "POOL",
     "RESOURCES",
     "ROUTES",
     "SIZE_RESOURCES",
@@ -51,6 +52,9 @@ SIZE_RESOURCES: Final = frozenset(
 ROUTES: Final[tuple[str, ...]] = ("prefill_read", "decode_read")
 """Routes of hit KV: storage -> prefill node, and storage -> decode node -> compute network."""
 
+POOL: Final = "pool_read"
+"""Flow of the hit KV that a DRAM pool on the prefill node holds; it takes no route."""
+
 # Labels in comments are those of DualPath's Figure 4; `paper` and `full` counting share the table
 # and differ in the amounts that flow.
 _TABLE: Final[dict[str, dict[str, float]]] = {
@@ -72,6 +76,15 @@ _TABLE: Final[dict[str, dict[str, float]]] = {
         "decode.dram": 3,  # 2 in, 3 out to prefill, 6 out to own GPU
         "decode.compute_nic_read": 2,  # 3, 6
         "decode.compute_nic_write": 1,  # 7 into GPU
+    },
+    # Per byte of hit KV found in the prefill node's DRAM: `prefill_read` without its way in.
+    "pool_read": {
+        "prefill.dram": 1,  # 3 out
+        "prefill.compute_nic_read": 2,  # 3 host -> GPU, 5 GPU -> decode
+        "prefill.compute_nic_write": 1,  # 4 into GPU
+        "decode.dram": 2,  # 7 in, 8 out
+        "decode.compute_nic_read": 1,  # 8
+        "decode.compute_nic_write": 2,  # 7 into host, 9 into GPU
     },
     # Per byte of KV of appended tokens: prefill GPU -> decode buffer -> decode GPU.
     "fresh_handoff": {

@@ -80,8 +80,8 @@ def _mix(limits: Limits, use: Array, capacity: Array) -> LpAnswer:
 
 
 def _fraction(limits: Limits, answer: LpAnswer) -> float:
-    """Share of all hit KV bytes read on the decode side."""
-    hit = np.array([c.hit_kv_bytes for c in limits.classes])
+    """Share of the hit KV bytes from storage that are read on the decode side."""
+    hit = np.array([c.storage_kv_bytes for c in limits.classes])
     if math.isinf(answer.turns_per_s) or answer.flow_turns_per_s.shape[1] == 1:
         return 0.0
     read = hit[:, None] * answer.flow_turns_per_s

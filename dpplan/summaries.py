@@ -48,6 +48,7 @@ def mean_demand(limits: Limits) -> Demand:
         prefill_gpu_s_per_turn=mean("prefill_gpu_s"),
         decode_gpu_s_per_turn=mean("decode_gpu_s"),
         load_or_recompute_bytes_per_s_per_gpu=limits.load_or_recompute_bytes_per_s,
+        dram_hit_fraction=mean("pool_kv_bytes") / hit if hit else 0.0,
     )
 
 

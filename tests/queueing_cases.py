@@ -17,6 +17,7 @@ from dpplan.deployment import Deployment
 from dpplan.errors import Infeasible
 from dpplan.profiles.calibration import Calibration
 from dpplan.profiles.library import load_inputs, read_profile, shipped_names
+from dpplan.profiles.workload import Distributions
 from dpplan.queueing import CONSTANTS, SYSTEMS, Constants, Tables, scenario, stack
 from dpplan.queueing.scenario import CONTEXTS
 
@@ -132,6 +133,41 @@ def cases(draw: st.DrawFn, workloads: Sequence[str] = ("agentic", "chat", "mix")
 
 
 @st.composite
+def distributions(draw: st.DrawFn) -> Distributions:
+    """Measured quantiles of turns per session, often of session lengths, flat or steep."""
+    size = draw(st.integers(2, 8))
+    steps = draw(st.lists(st.floats(0.01, 1), min_size=size - 1, max_size=size - 1))
+    below = np.concatenate([[0.0], np.cumsum(steps) / np.sum(steps)])
+    below[-1] = 1.0
+
+    def values() -> list[float]:
+        exponents = st.lists(st.floats(0, 3), min_size=size, max_size=size)
+        return sorted(10.0**e for e in draw(exponents))
+
+    sessions = {"turns": values()}
+    if draw(st.booleans()):
+        sessions["session_tokens"] = values()
+    return Distributions.model_validate(
+        {"quantile_fractions": below.tolist(), "per_session": sessions}
+    )
+
+
+@st.composite
+def measured_cases(draw: st.DrawFn) -> Case:
+    """A case whose sessions were measured."""
+    found = draw(distributions())
+    told = found.per_session
+    changes: dict[str, object] = {
+        "distributions.quantile_fractions": found.quantile_fractions,
+        "distributions.per_session.turns": told.turns,
+    }
+    if told.session_tokens is not None:
+        changes["distributions.per_session.session_tokens"] = told.session_tokens
+    case = draw(cases(("agentic", "chat")))
+    return replace(case, changes={**case.changes, **changes})
+
+
+@st.composite
 def constants(draw: st.DrawFn) -> Constants:
     """Assumed ones, those calibrated, or anything in their ranges (on a logarithmic scale)."""
     kind = draw(st.sampled_from(["assumed", "calibrated", "any", "any"]))
@@ -204,6 +240,7 @@ def by_hand(**columns: Any) -> Tables:
         "turns": 10.0,
         "output_tokens": 0.0,
         "gap_s": 0.0,
+        "storage_fraction": 1.0,
         "first_gpu_s": 0.0,
         "session_bytes": 0.0,
         "kernel_gpu_s": 0.0,
@@ -229,7 +266,15 @@ def by_hand(**columns: Any) -> Tables:
     return Tables(**shaped)
 
 
-PER_CLASS = ("fraction", "turns", "output_tokens", "gap_s", "first_gpu_s", "session_bytes")
+PER_CLASS = (
+    "fraction",
+    "turns",
+    "output_tokens",
+    "gap_s",
+    "storage_fraction",
+    "first_gpu_s",
+    "session_bytes",
+)
 PER_CONTEXT = (
     "kernel_gpu_s",
     "layer_blocks",

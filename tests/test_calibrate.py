@@ -19,9 +19,10 @@ from dpplan.calibrate import FITTED, Calibrated, calibrate, errors_of, fit_const
 from dpplan.cli import main
 from dpplan.comparison import compare, prepare_rows
 from dpplan.errors import BadInput
-from dpplan.profiles.calibration import RANGES, CalibratedConstants, Calibration, write_calibration
+from dpplan.profiles.calibration import RANGES, CalibratedConstants, Calibration
 from dpplan.profiles.library import read_profile, shipped_root
 from dpplan.profiles.measurements import COLUMNS, Measurement, fingerprint, read_measurements
+from dpplan.profiles.yaml_writer import profile_text
 from dpplan.queueing import CONSTANTS, Constants
 
 Array = npt.NDArray[np.float64]
@@ -445,7 +446,7 @@ def good_profile() -> str:
             "ds-27b": {"rows": 12, "median_abs_error": 0.1, "p90_abs_error": 0.2}
         },
     }
-    return write_calibration(profile)
+    return profile_text(profile)
 
 
 PROFILE_FAULTS = {

@@ -12,7 +12,17 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from queueing_cases import BARE, RATES, SAMPLE, Case, by_hand, cases, constants, written
+from queueing_cases import (
+    BARE,
+    RATES,
+    SAMPLE,
+    Case,
+    by_hand,
+    cases,
+    constants,
+    measured_cases,
+    written,
+)
 
 import dpplan.queueing.offline as offline
 from dpplan.queueing import (
@@ -44,6 +54,29 @@ def jct(tables: Tables, k: Constants) -> float:
 
 
 # ------------------------------------------------------------------------------- what must hold
+
+
+@given(measured_cases(), constants(), AGENTS)
+@settings(SAMPLE, max_examples=40)
+def test_no_prediction_of_measured_sessions_beats_the_planner(
+    case: Case, k: Constants, agents: float
+) -> None:
+    """Q-offline, Q-sessions: the same bound (S2, L) as without quantiles, and agents/JCT below."""
+    tables = case.tables(agents=agents)
+    if tables is None:
+        return
+    plain = {key: value for key, value in case.changes.items() if "distributions" not in key}
+    bound = replace(case, changes=plain).tables(agents=agents)
+    assert bound is not None
+    assert tables.bound_agents_per_s == pytest.approx(bound.bound_agents_per_s, rel=1e-12)
+    done = job(tables, k)
+    for name, values in vars(done).items():
+        assert np.isfinite(values).all(), name
+        assert (values >= 0).all(), name
+    assert (agents / done.jct_s <= tables.bound_agents_per_s * (1 + 1e-9)).all()
+    assert (done.mean_agent_s <= done.jct_s * (1 + 1e-9)).all()
+    for name in ("prefill", "storage", "decode_memory"):
+        assert (getattr(done, f"busy_{name}_fraction") <= 1 + STEPS).all(), name
 
 
 @given(cases(), constants(), st.one_of(AGENTS, st.just(1e6)))

@@ -243,9 +243,10 @@ def _profile(asked: Asked, found: Calibrated, sha256: str) -> str:
     """Text of the profile, read back before anybody sees it."""
     from dpplan import __version__
     from dpplan.calibrate import own_name
-    from dpplan.profiles.calibration import Calibration, write_calibration
+    from dpplan.profiles.calibration import Calibration
     from dpplan.profiles.schema import validate_document
     from dpplan.profiles.yaml_reader import parse_yaml
+    from dpplan.profiles.yaml_writer import profile_text
 
     rows = found.measurements
     used = {rows[i].hardware for i in found.comparison.index}
@@ -263,7 +264,7 @@ def _profile(asked: Asked, found: Calibrated, sha256: str) -> str:
         **found.to_profile(asked.stored_kv_reason),
     }
     made = ["Made by dpplan; the same data and this command make it again:", *asked.command()]
-    text = write_calibration(profile, made)
+    text = profile_text(profile, made)
     validate_document(parse_yaml(text, f"profile {asked.chosen_name}"), Calibration)
     return text
 

@@ -21,7 +21,7 @@ from dpplan.deployment.placement import Engine, Weights
 from dpplan.deployment.sides import Side, weights_of
 from dpplan.deployment.turns import ClassDemand, class_demand, gpu_seconds
 from dpplan.profiles.library import Inputs
-from dpplan.routes import FLOWS, RESOURCES, ROUTES, resource_index, traffic_table
+from dpplan.routes import FLOWS, POOL, RESOURCES, ROUTES, resource_index, traffic_table
 
 __all__ = ["ClassDemand", "Deployment", "Limits", "Side", "assemble_limits"]
 
@@ -55,6 +55,13 @@ class Limits:
     load_or_recompute_bytes_per_s: float | None
     """S4: bandwidth per prefill GPU above which loading the mean history beats recomputing it;
     None where there is no history or the GPUs are unlimited."""
+
+    @property
+    def pool_bytes_per_storage_byte(self) -> float:
+        """Hit KV in DRAM per byte of it that storage delivers (T-pool); inf where none is read."""
+        pool = sum(c.weight_fraction * c.pool_kv_bytes for c in self.classes)
+        read = sum(c.weight_fraction * c.storage_kv_bytes for c in self.classes)
+        return pool / read if read else (math.inf if pool else 0.0)
 
     @property
     def mean_use(self) -> Array:
@@ -263,9 +270,13 @@ def _amounts(
         # Layerwise: reading and computing overlap, so KV in flight is held for the longer of both.
         in_flight_s = max(c.read_s[number] if io else 0.0, c.prefill_s)
         own = shared | {
-            route: c.hit_kv_bytes if io else 0.0,
+            route: c.storage_kv_bytes if io else 0.0,
+            POOL: c.pool_kv_bytes if io else 0.0,
             "prefill_hbm_held": held * prefill.engine.kv_copies / layers * in_flight_s,
-            "prefill_buffer_held": c.hit_kv_bytes * in_flight_s if route == "prefill_read" else 0.0,
+            # What the pool holds is there before and after: not in flight.
+            "prefill_buffer_held": c.storage_kv_bytes * in_flight_s
+            if route == "prefill_read"
+            else 0.0,
             "decode_buffer_held": held * in_flight_s,
         }
         for flow, amount in own.items():

@@ -53,6 +53,8 @@ class ClassDemand:
     tpot_s: float
     ttft_s: float
     tool_gap_s: float | None
+    dram_hit_fraction: float
+    """Share of the hit KV that a DRAM pool on the prefill node holds."""
     hit_kv_bytes: float
     fresh_kv_bytes: float
     generated_kv_bytes: float
@@ -67,10 +69,20 @@ class ClassDemand:
     prefill_collective_bytes: float
     decode_collective_bytes: float
     read_s: tuple[float, float]
-    """Unloaded time to read the hit KV through one node's storage NICs, prefill and decode side."""
+    """Unloaded time to read hit KV from storage through one node's NICs: prefill, decode side."""
     prefill_s: float
     """Unloaded prefill time on one engine."""
     decode: DecodeRate
+
+    @property
+    def pool_kv_bytes(self) -> float:
+        """Hit KV of a turn that is found in DRAM [bytes]."""
+        return self.hit_kv_bytes * self.dram_hit_fraction
+
+    @property
+    def storage_kv_bytes(self) -> float:
+        """Hit KV of a turn that is read from storage [bytes]."""
+        return self.hit_kv_bytes * (1.0 - self.dram_hit_fraction)
 
     @property
     def prefill_flop(self) -> float:
@@ -202,6 +214,7 @@ def class_demand(
     if rate.batch < 1 and turns.output_tokens > 0 and "decode.gpu" not in infinite:
         _refuse_batch(turns.name, rate, tpot_s)
     hit = cached(turns.context_tokens)
+    read = hit * (1.0 - turns.dram_hit_fraction)
     persisted = persisted_tokens(turns.append_tokens, turns.output_tokens, turns.turns_per_session)
     busy = "decode.gpu" not in infinite and turns.output_tokens > 0
     return ClassDemand(
@@ -215,6 +228,7 @@ def class_demand(
         tpot_s=tpot_s,
         ttft_s=ttft_s,
         tool_gap_s=turns.tool_gap_s,
+        dram_hit_fraction=turns.dram_hit_fraction,
         hit_kv_bytes=hit,
         # What the prompt adds to the cache: a state or a full window is replaced, and its hand-off
         # counted with the hit it replaces.
@@ -230,7 +244,7 @@ def class_demand(
         * collective_bytes(prefill.engine, prefill.hardware, model),
         decode_collective_bytes=turns.output_tokens
         * collective_bytes(decode.engine, decode.hardware, model),
-        read_s=(hit / prefill.node.storage_nic_read, hit / decode.node.storage_nic_read),
+        read_s=(read / prefill.node.storage_nic_read, read / decode.node.storage_nic_read),
         prefill_s=prefill_gpu_s / prefill.engine.gpus,
         decode=rate,
     )

@@ -56,6 +56,16 @@ def demand_terms(c: ClassDemand, model: Model, limits: Limits) -> Iterator[Term]
         "bytes/turn",
         own,
     )
+    if c.dram_hit_fraction:
+        yield Term(
+            "T",
+            f"hit KV found in DRAM, {c.name}",
+            "dram_hit_fraction * hit KV: flows as pool_read, the rest on its route",
+            f"{c.dram_hit_fraction:g} * {c.hit_kv_bytes:.6g}",
+            c.pool_kv_bytes,
+            "bytes/turn",
+            own,
+        )
     yield Term(
         "D3",
         "hit rate",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Self
+from collections.abc import Mapping
+from typing import Annotated, Final, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -28,7 +28,6 @@ __all__ = [
     "Data",
     "Fit",
     "ModelErrors",
-    "write_calibration",
 ]
 
 RANGES: Final[dict[str, tuple[float, float]]] = {
@@ -189,31 +188,3 @@ class Calibration(Strict):
             reason = Source(kind="assumed", reference=self.stored_kv_reason)
             found["stored_kv_bytes_per_token"] = reason
         return found
-
-
-def write_calibration(profile: Mapping[str, Any], comments: Sequence[str] = ()) -> str:
-    r"""YAML text of a calibration: one key a line, lists of plain values in a line of their own.
-
-    >>> write_calibration({"name": "mine", "rows": [[0.00125, 2.0]]}, ["how it was made"])
-    '# how it was made\nname: mine\nrows:\n- [0.00125, 2.0]\n'
-    """
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        """Flow style for the innermost lists and mappings, six digits for numbers."""
-
-    def sequence(dumper: yaml.SafeDumper, items: Any) -> yaml.Node:
-        is_flow = not any(isinstance(item, list) for item in items)
-        return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=is_flow)
-
-    def number(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-        digits, e, power = f"{value:.6g}".partition("e")
-        text = (digits if "." in digits else f"{digits}.0") + e + power
-        return dumper.represent_scalar("tag:yaml.org,2002:float", text)
-
-    Dumper.add_representer(list, sequence)
-    Dumper.add_representer(float, number)
-    text: str = yaml.dump(
-        dict(profile), Dumper=Dumper, sort_keys=False, width=300, allow_unicode=True
-    )
-    return "".join(f"# {line}\n" for line in comments) + text

@@ -126,7 +126,7 @@ def _shown(path: Path) -> str:
 def load_inputs(
     *,
     hardware: str | None,
-    workload: str,
+    workload: str | TurnClass,
     model: str | None = None,
     prefill_hardware: str | None = None,
     decode_hardware: str | None = None,
@@ -137,7 +137,7 @@ def load_inputs(
     Parameters
     ----------
     hardware, workload, model : str
-        Name or path; without a model, the workload's default.
+        Name or path; without a model, the workload's default. A workload may be one at hand.
     prefill_hardware, decode_hardware : str, optional
         Node type of one side; absent = `hardware`.
     settings : sequence of "key.path=value", or mapping of key path to value
@@ -150,9 +150,11 @@ def load_inputs(
     """
     faults: list[Fault] = []
 
-    def attempt(kind: Kind, name: str | None) -> Document | None:
+    def attempt(kind: Kind, name: str | TurnClass | None) -> Document | None:
         if name is None:
             return None
+        if isinstance(name, TurnClass):
+            return Document(f"workload {name.name}", name.to_document())
         try:
             return _read(kind, name)
         except BadInput as error:

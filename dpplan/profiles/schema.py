@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -17,7 +17,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dpplan.errors import BadInput, Fault, did_you_mean
 from dpplan.profiles.yaml_reader import Document, KeyPath
@@ -33,6 +33,7 @@ __all__ = [
     "Name",
     "NodeCount",
     "Number",
+    "Part",
     "PositiveNumber",
     "Seconds",
     "SecondsOrUnlimited",
@@ -42,6 +43,7 @@ __all__ = [
     "Strict",
     "UsdPerH",
     "Watts",
+    "faults_at",
     "schema_paths",
     "validate_document",
 ]
@@ -123,6 +125,8 @@ Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(_plain_number)]
 """Efficiency: measured share of peak, above 0, at most 1."""
 Fraction = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_plain_number)]
 """Headroom: share kept free, from 0 to below 1."""
+Part = Annotated[float, Field(ge=0, le=1), BeforeValidator(_plain_number)]
+"""Any share of a whole, from none to all."""
 Name = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][\w.+-]*$"),
@@ -158,6 +162,24 @@ def validate_document(document: Document, profile: type[_Profile]) -> _Profile:
         raise BadInput([_fault(document, profile, item) for item in details]) from None
 
 
+def faults_at(faults: Sequence[tuple[KeyPath, str, object]]) -> ValidationError:
+    """What a validator raises to tell several faults, each at its own place.
+
+    Parameters
+    ----------
+    faults : sequence of (path, needed, got)
+        Path from the value validated on.
+    """
+    return ValidationError.from_exception_data(
+        "faults",
+        [InitErrorDetails(type=_told(needed), loc=path, input=got) for path, needed, got in faults],
+    )
+
+
+def _told(needed: str) -> PydanticCustomError:
+    return PydanticCustomError("value_error", "{needed}", {"needed": needed})
+
+
 _WORDS = {
     "greater_than": "a number above {gt}",
     "greater_than_equal": "a number of at least {ge}",
@@ -176,6 +198,7 @@ _WORDS = {
     "dict_type": "a mapping of keys to values",
     "list_type": "a list",
     "too_short": "at least {min_length} entries",
+    "too_long": "at most {max_length} entries",
     "model_type": "a mapping of keys to values",
     "model_attributes_type": "a mapping of keys to values",
 }

@@ -60,7 +60,7 @@ class Tables:
     storage_ways: Array
     """Nodes whose storage NICs serve reads, (R,); 0 = no I/O cost."""
     storage_s_per_byte: Array
-    """Load on the busiest storage NICs at line rate per byte of hit KV [s/byte], (R,)."""
+    """Load on the busiest storage NICs at line rate per byte that storage delivers, (R,)."""
     other_io_s_per_byte: Array
     """Load on the busiest other I/O resource per byte of hit KV [s/byte], (R,)."""
     node_read_bytes_per_s: Array
@@ -84,6 +84,8 @@ class Tables:
     """Tokens generated per turn, (R, K)."""
     gap_s: Array
     """Tool gap between turns, (R, K)."""
+    storage_fraction: Array
+    """Share of the hit KV that storage delivers, the rest lies in DRAM, (R, K)."""
     first_gpu_s: Array
     """GPU-seconds of the first prompt by the kernel law, (R, K)."""
     session_bytes: Array
@@ -93,7 +95,7 @@ class Tables:
     layer_blocks: Array
     """Blocks of cached tokens times layers that keep them, (R, K, U)."""
     hit_bytes: Array
-    """KV that a turn loads [bytes], (R, K, U)."""
+    """KV that a turn loads, from wherever [bytes], (R, K, U)."""
     decode_read_s: Array
     decode_compute_s: Array
     """Seconds of a step per sequence of a GPU, to read its cache and to compute, (R, K, U)."""
@@ -245,6 +247,7 @@ def _io_columns(
 ) -> dict[str, float]:
     """Loads per byte of hit KV at the planner's best split, storage NICs at line rate."""
     hit = sum(c.weight_fraction * c.hit_kv_bytes for c in limits.classes)
+    read = sum(c.weight_fraction * c.storage_kv_bytes for c in limits.classes)
     none = {
         "storage_ways": 0.0,
         "storage_s_per_byte": 0.0,
@@ -267,7 +270,8 @@ def _io_columns(
     share = float(split.second_route_fraction)
     taken = use[0] * (1 - share) + use[-1] * share
     nics = [row for rows in _STORAGE_NIC.values() for row in rows]
-    others = [r for r in range(len(RESOURCES)) if r not in nics and r not in _NOT_IO]
+    # Where DRAM serves all, what is written loads storage NICs as any other I/O.
+    others = [r for r in range(len(RESOURCES)) if not (read and r in nics) and r not in _NOT_IO]
     prefill, decode = limits.prefill, limits.decode
     per_node = min(
         side.node.storage_nic_read / side.hardware.efficiency.storage_nic
@@ -275,7 +279,7 @@ def _io_columns(
     )
     return {
         "storage_ways": float(prefill_nodes + (decode_nodes if use.shape[0] > 1 else 0)),
-        "storage_s_per_byte": float(np.max(taken[nics] / line[nics])) / hit,
+        "storage_s_per_byte": float(np.max(taken[nics] / line[nics])) / read if read else 0.0,
         "other_io_s_per_byte": float(np.max(taken[others] / usable[others])) / hit,
         "node_read_bytes_per_s": per_node,
     }
@@ -300,8 +304,9 @@ def _session_columns(
         share = weighted.weight_fraction / turns.turns_per_session / per_session
         drawn = math.inf if agents is None else max(agents * share, 1.0)
         found = sessions_of(turns, drawn)
-        at = np.linspace(found.first_prompt_tokens, found.session_tokens, CONTEXTS)
-        alive = at[None] + (found.append_tokens + found.output_tokens / 2)[:, None]
+        # One row where classes are alike in length, else one a class.
+        at = np.linspace(found.first_prompt_tokens, found.session_tokens, CONTEXTS, axis=-1)
+        alive = at + (found.append_tokens + found.output_tokens / 2)[:, None]
         size, wide = np.ones(len(found.turns)), np.ones((len(found.turns), CONTEXTS))
         cached = sequence_bytes(layout, at) if stored is None else stored * at
         decoding = [
@@ -313,7 +318,7 @@ def _session_columns(
                 model.index_element_bytes,
                 model.state_element_bytes,
             )
-            for tokens in at + turns.append_tokens
+            for tokens in np.ravel(at + turns.append_tokens)
         ]
         rates = decode.rates
         compute = np.array(
@@ -326,19 +331,20 @@ def _session_columns(
                 )
                 for d in decoding
             ]
-        )
-        read = np.array([d.read_bytes for d in decoding]) / rates.hbm_bytes_per_s
+        ).reshape(at.shape)
+        read = np.array([d.read_bytes for d in decoding]).reshape(at.shape) / rates.hbm_bytes_per_s
         held = sequence_bytes(layout, alive)
-        first = float(kernels.time(0.0, found.first_prompt_tokens).total_s)
+        first = kernels.time(0.0, found.first_prompt_tokens).total_s
         parts.append(
             {
                 "fraction": found.fraction * share,
                 "turns": found.turns,
                 "output_tokens": found.output_tokens,
                 "gap_s": size * (turns.tool_gap_s or 0.0),
+                "storage_fraction": size * (1.0 - turns.dram_hit_fraction),
                 "first_gpu_s": size * first,
-                "session_bytes": size * float(sequence_bytes(layout, found.session_tokens)),
-                "kernel_gpu_s": kernels.time(at[None], found.append_tokens[:, None]).total_s,
+                "session_bytes": size * sequence_bytes(layout, found.session_tokens),
+                "kernel_gpu_s": kernels.time(at, found.append_tokens[:, None]).total_s,
                 "layer_blocks": wide * (keeping * at / BLOCK_TOKENS),
                 "hit_bytes": wide * cached,
                 "decode_read_s": wide * (read * decode.engine.kv_copies),

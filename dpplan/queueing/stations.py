@@ -161,7 +161,7 @@ def stations(tables: Tables, constants: Constants | Sequence[Constants]) -> Stat
     """Apply constants to tables (Q-stations).
 
     Per turn on context c: prefill = kernels / efficiency + blocks * overhead + KV / GPU link;
-    reads = KV * max(storage NICs * imbalance / share, other I/O); layerwise (prefill^p +
+    reads = max(KV from storage * NICs * imbalance / share, KV * other I/O); layerwise (prefill^p +
     reads^p)^(1/p) of both loads, else max(reads + exposed * prefill, prefill).
 
     Parameters
@@ -191,10 +191,11 @@ def stations(tables: Tables, constants: Constants | Sequence[Constants]) -> Stat
     uneven = np.where(t.adaptive > 0, k["imbalance_adaptive"], 1.0)
     uneven = np.where(t.round_robin > 0, k["imbalance_round_robin"], uneven)
     uneven = np.where(t.storage_ways > 1, uneven, 1.0)
-    per_byte = np.maximum(
-        t.storage_s_per_byte * uneven / k["storage_nic_share"], t.other_io_s_per_byte
+    from_storage = t.hit_bytes * t.storage_fraction[:, :, None]
+    storage = np.maximum(
+        from_storage * wide(t.storage_s_per_byte * uneven / k["storage_nic_share"]),
+        t.hit_bytes * wide(t.other_io_s_per_byte),
     )
-    storage = t.hit_bytes * wide(per_byte)
     larger = np.maximum(load, storage)
     smaller = np.minimum(load, storage)
     # (a^p + b^p)^(1/p) with the larger one factored out, which neither over- nor underflows.
@@ -207,7 +208,7 @@ def stations(tables: Tables, constants: Constants | Sequence[Constants]) -> Stat
     rate = np.minimum(
         k["request_read_bytes_per_s"], t.node_read_bytes_per_s * k["storage_nic_share"]
     )
-    read = np.where(wide(t.storage_ways) > 0, t.hit_bytes / wide(rate), 0.0)
+    read = np.where(wide(t.storage_ways) > 0, from_storage / wide(rate), 0.0)
     hand_off = t.hit_bytes / np.minimum(
         wide(k["hand_off_bytes_per_s"]), wide(t.gpu_link_bytes_per_s)
     )

@@ -85,6 +85,7 @@ def _sentences(fleet: FleetPlan) -> tuple[str, ...]:
     if fleet.cost_lower_bound is not None:
         least = _cost(fleet.cost_lower_bound, fleet.cost_unit)
         found.append(f"Fractions of these engines would cost {least}: whole ones can't cost less.")
-    found.append(f"{percent(fleet.decode_read_fraction)} of the hit KV is read on the decode side.")
+    share = percent(fleet.decode_read_fraction)
+    found.append(f"{share} of the KV from storage is read on the decode side.")
     found.append("Bounds, not predictions: latency under this load is not part of them.")
     return tuple(found)

@@ -203,6 +203,8 @@ def _turn(plan: Plan) -> Table:
         ("prefill GPU time", seconds(d.prefill_gpu_s_per_turn)),
         ("decode GPU time", seconds(d.decode_gpu_s_per_turn)),
     ]
+    if d.dram_hit_fraction:
+        pairs.append(("of it found in DRAM", f"{d.dram_hit_fraction * 100:.1f} %"))
     if d.load_or_recompute_bytes_per_s_per_gpu is not None:
         rate = scaled(d.load_or_recompute_bytes_per_s_per_gpu, "B/s")
         pairs.append(("loading beats recompute", f"above {rate} a GPU"))

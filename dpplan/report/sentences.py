@@ -90,7 +90,8 @@ def split_sentence(plan: Plan) -> str:
     share = dual.decode_read_fraction
     if share is None or dual.turns_per_s is None:
         return "Split: any split will do, nothing binds."
-    said = f"Split: read {_precise(share)} of the hit KV on the decode side"
+    hit = "hit KV from storage" if plan.demand.dram_hit_fraction else "hit KV"
+    said = f"Split: read {_precise(share)} of the {hit} on the decode side"
     low, high = dual.decode_read_fraction_min, dual.decode_read_fraction_max
     if low is None or high is None:
         return f"{said} (of a mix: one of the best splits)."
