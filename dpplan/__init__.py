@@ -13,26 +13,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from dpplan.cache_plan import plan_cache_sizes
+    from dpplan.cache_sizes import CachePlan
     from dpplan.errors import BadInput, DpplanError, Infeasible, UncertifiedAnswer
     from dpplan.fleet import FleetPlan, optimize_pools, size
     from dpplan.planner import optimize
     from dpplan.prediction import Prediction
     from dpplan.predictor import predict
     from dpplan.result import Plan
+    from dpplan.traces.statistics import trace_stats
+    from dpplan.traces.trace_summary import TraceStats
+    from dpplan.traces.workload import TraceWorkload, trace_workload
 
 __all__ = [
     "BadInput",
+    "CachePlan",
     "DpplanError",
     "FleetPlan",
     "Infeasible",
     "Plan",
     "Prediction",
+    "TraceStats",
+    "TraceWorkload",
     "UncertifiedAnswer",
     "__version__",
     "optimize",
     "optimize_pools",
+    "plan_cache_sizes",
     "predict",
     "size",
+    "trace_stats",
+    "trace_workload",
 ]
 
 # Resolved on first use, so that `dpplan --help` pays for none of numpy, pydantic and the solver.
@@ -46,8 +57,14 @@ _HOMES = {
     "Prediction": "dpplan.prediction",
     "optimize": "dpplan.planner",
     "optimize_pools": "dpplan.fleet",
+    "plan_cache_sizes": "dpplan.cache_plan",
+    "CachePlan": "dpplan.cache_sizes",
     "predict": "dpplan.predictor",
     "size": "dpplan.fleet",
+    "trace_stats": "dpplan.traces.statistics",
+    "TraceStats": "dpplan.traces.trace_summary",
+    "TraceWorkload": "dpplan.traces.workload",
+    "trace_workload": "dpplan.traces.workload",
 }
 
 

@@ -17,7 +17,7 @@ from dpplan.errors import BadInput
 from dpplan.planner import Case, prepare
 from dpplan.prediction import Interval, Prediction, Speedup
 from dpplan.profiles.calibration import Calibration
-from dpplan.profiles.workload import Slo
+from dpplan.profiles.workload import Slo, TurnClass
 from dpplan.prospect import Load, choose_system, load_faults
 from dpplan.queueing import (
     CONSTANTS,
@@ -46,7 +46,7 @@ _QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 def predict(
     hardware: str | None = None,
-    workload: str = "agentic",
+    workload: str | TurnClass = "agentic",
     *,
     model: str | None = None,
     prefill_hardware: str | None = None,

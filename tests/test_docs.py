@@ -150,6 +150,7 @@ def test_what_is_shown_happens(
         "measurements",
         "scenarios",
         "docs/ci",
+        "docs/traces",
     ):
         shutil.copytree(ROOT / kind, tmp_path / kind)
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,17 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from queueing_cases import BARE, RATES, SAMPLE, Case, by_hand, cases, constants, written
+from queueing_cases import (
+    BARE,
+    RATES,
+    SAMPLE,
+    Case,
+    by_hand,
+    cases,
+    constants,
+    measured_cases,
+    written,
+)
 
 from dpplan.demand import sequence_bytes
 from dpplan.deployment.limits import Limits
@@ -179,6 +189,24 @@ def test_faster_parts_and_fewer_arrivals_wait_less(
 
 
 # ----------------------------------------------------------------------------------- Q-capacity
+
+
+@given(measured_cases(), constants(), st.floats(0.05, 20), st.floats(0.005, 0.2))
+@settings(SAMPLE, max_examples=20)
+def test_capacity_of_measured_sessions_is_within_the_bound(
+    case: Case, k: Constants, ttft: float, tpot: float
+) -> None:
+    """Q-capacity, Q-sessions: <= the planner's bound; all of a steady state finite just below."""
+    tables = case.tables(agents_per_s=0.0)
+    if tables is None:
+        return
+    found = stations(tables, k)
+    most, _ = largest_rate(found, *limits_of(tables, ttft, tpot))
+    assert (most <= tables.bound_agents_per_s * (1 + 1e-9)).all()
+    below = run_online(found, most * 0.999)
+    for name, values in vars(below).items():
+        assert np.isfinite(values).all(), name
+        assert (np.asarray(values) >= 0).all(), name
 
 
 @given(cases(), constants(), st.floats(0.05, 20), st.floats(0.005, 0.2))

@@ -58,7 +58,11 @@ def _run(arguments: list[str]) -> int:
     from dpplan.cli.usage import check_command, usage_fault
 
     try:
-        check_command(arguments, list(getattr(command(), "commands", {})))
+        commands = getattr(command(), "commands", {})
+        check_command(arguments, list(commands))
+        if inner := getattr(commands.get(arguments[0]), "commands", None):
+            arguments = arguments if len(arguments) > 1 else [*arguments, "--help"]
+            check_command(arguments[1:], list(inner))
         code = command().main(arguments, prog_name="dpplan", standalone_mode=False)
     except BadInput as error:
         for fault in error.faults:

@@ -11,6 +11,7 @@ from dpplan.errors import BadInput, Infeasible
 
 if TYPE_CHECKING:
     from dpplan.planner import Case
+    from dpplan.profiles.workload import TurnClass
     from dpplan.report.blocks import Document
     from dpplan.result import Plan
 
@@ -24,7 +25,7 @@ class Question:
     """What the options ask for."""
 
     hw: str | None
-    workload: str
+    workload: str | TurnClass
     model: str | None
     prefill_hw: str | None
     decode_hw: str | None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dpplan.cli import output
 from dpplan.cli.plan_commands import FORMATS, write_document
 from dpplan.cli.usage import check_choice
 from dpplan.errors import BadInput, Fault, Infeasible, did_you_mean
+
+if TYPE_CHECKING:
+    from dpplan.profiles.workload import TurnClass
 
 __all__ = ["Prospect", "run_predict"]
 
@@ -20,7 +24,7 @@ class Prospect:
     """What the options ask for."""
 
     hw: str | None
-    workload: str
+    workload: str | TurnClass
     model: str | None
     prefill_hw: str | None
     decode_hw: str | None

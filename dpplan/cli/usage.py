@@ -9,7 +9,15 @@ from typing import Any
 
 from dpplan.errors import BadInput, Fault, did_you_mean
 
-__all__ = ["check_choice", "check_command", "positive_number", "usage_fault", "whole_number"]
+__all__ = [
+    "check_choice",
+    "check_command",
+    "is_from_user",
+    "positive_number",
+    "share",
+    "usage_fault",
+    "whole_number",
+]
 
 _HELP = "see `{} --help`"
 
@@ -66,6 +74,31 @@ def positive_number(option: str) -> Any:
             raise BadInput(
                 Fault(option, "a number above zero and at most 1e15 is needed", _quoted(str(value)))
             )
+        return number
+
+    return parse
+
+
+def is_from_user(context: Any, name: str) -> bool:
+    """Was an option given, not left at its default?"""
+    return getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
+
+
+def share(option: str) -> Any:
+    """A parser of shares of one for `option`.
+
+    >>> share("--hit-fraction")("0.5")
+    0.5
+    """
+
+    def parse(value: object) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not 0 <= number < 1:
+            needed = "a share from 0 to below 1 is needed"
+            raise BadInput(Fault(option, needed, _quoted(str(value))))
         return number
 
     return parse

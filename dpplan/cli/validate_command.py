@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpplan.cli import output
+from dpplan.cli.files import plot_kind
 from dpplan.cli.plan_commands import FORMATS, write_document
 from dpplan.cli.usage import check_choice
 from dpplan.errors import BadInput, Drift, Fault
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["run_validate"]
 
 _SHIPPED = "dualpath.csv"
-_PLOTS = ("png", "svg")
 
 
 def run_validate(
@@ -26,7 +25,7 @@ def run_validate(
     """Validate, print and draw; errors beyond what is allowed end in their exit code."""
     faults = check_choice("--format", format, FORMATS)
     most = _most(fail_above, faults)
-    kind = _plot_kind(plot, faults)
+    kind = plot_kind(plot, faults)
     if csv is not None and (not csv or "\0" in csv):
         faults.append(Fault("CSV", "the path of a file of measurements is needed", repr(csv[:60])))
     if faults:
@@ -86,20 +85,6 @@ def _most(text: str | None, faults: list[Fault]) -> float | None:
     except ValueError as error:
         faults.append(Fault("--fail-above", str(error), repr(text[:40])))
         return None
-
-
-def _plot_kind(plot: str | None, faults: list[Fault]) -> str:
-    """What the file's ending asks for; matplotlib is an extra of the installation."""
-    kind = Path(plot or "").suffix.lower().removeprefix(".")
-    if plot is None:
-        return kind
-    if kind not in _PLOTS or "\0" in plot:
-        needed = "a file name that ends in .png or .svg is needed"
-        faults.append(Fault("--plot", needed, repr(plot[:60])))
-    elif importlib.util.find_spec("matplotlib") is None:
-        cure = "pip install dpplan[plot]"
-        faults.append(Fault("--plot", "matplotlib is needed", "none installed", cure))
-    return kind
 
 
 def _draw(found: Validation, shown: str, plot: str, kind: str) -> None:

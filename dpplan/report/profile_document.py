@@ -118,6 +118,8 @@ def _dimension(path: str) -> str:
 def _text(value: Any, dimension: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list) and dimension:
+        return _runs([format_quantity(one, dimension) for one in value])
     if dimension:
         return format_quantity(value, dimension)
     if isinstance(value, float):
@@ -135,13 +137,13 @@ def _runs(values: Sequence[Any]) -> str:
     """A list with repeats taken together: "4 x 0, 128"."""
     parts: list[tuple[str, int]] = []
     for value in values:
-        text = plain(value)
+        text = f"{value:.10g}" if isinstance(value, float) else plain(value)
         if parts and parts[-1][0] == text:
             parts[-1] = (text, parts[-1][1] + 1)
         else:
             parts.append((text, 1))
     if len(parts) > 8:
-        kinds = dict.fromkeys(plain(value) for value in values)
+        kinds = dict.fromkeys(text for text, _ in parts)
         more = ", ..." if len(kinds) > 6 else ""
         return f"{len(values)} values of {', '.join(list(kinds)[:6])}{more}"
     return ", ".join(text if count == 1 else f"{count} x {text}" for text, count in parts)

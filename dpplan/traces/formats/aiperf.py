@@ -1,0 +1,215 @@
+"""AIPerf's session form of Mooncake's: later turns bring a delay, and only what they add."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from dpplan.traces.columns import NO_IDS, Rows
+from dpplan.traces.faults import BadRecord
+from dpplan.traces.formats.common import (
+    JSON_ERRORS,
+    MAX_TIME_S,
+    MAX_TOKENS,
+    Head,
+    Reading,
+    check_ids,
+    check_tokens,
+    json_fault,
+)
+from dpplan.traces.formats.mooncake import block_size
+from dpplan.traces.lines import LINE_LIMIT_BYTES, Chunk
+from dpplan.traces.requests import Ints, Requests, TokenSource
+
+__all__ = ["AiperfReader", "recognises"]
+
+BLOCK_TOKENS: Final = 512
+# What is held to be sorted by time, and what sessions are remembered: each id once, 8 bytes each.
+MAX_HELD_REQUESTS: Final = 1 << 18
+MAX_SESSION_IDS: Final = 1 << 24
+MAX_TIME_MS: Final = MAX_TIME_S * 1e3
+
+CLOCK_NOTE: Final = (
+    "a turn's time is that of the turn before plus the delay: how long the server took isn't known"
+)
+INCREMENT_NOTE: Final = (
+    "prompts are all inputs and outputs of the session so far; blocks are those of its inputs:"
+    " outputs have no ids and count as tokens that never hit"
+)
+PIECES_NOTE: Final = (
+    f"sorted by time in pieces of {MAX_HELD_REQUESTS} requests: later sessions of the file may"
+    " overlap earlier ones"
+)
+
+
+class Record(msgspec.Struct, gc=False):
+    """A line."""
+
+    session_id: str | int
+    input_length: int
+    output_length: int
+    hash_ids: list[int] | None = None
+    timestamp: float | None = None
+    delay: float | None = None
+
+
+@dataclass
+class _Session:
+    """What later turns build upon."""
+
+    number: int
+    time_ms: float
+    context_tokens: int = 0
+    ids: list[Ints] = field(default_factory=list)
+    tokens: list[Ints] = field(default_factory=list)
+    blocks: int = 0
+
+
+@dataclass(frozen=True)
+class _Turn:
+    time_ms: float
+    session: _Session
+    input_tokens: int
+    output_tokens: int
+    gap_s: float
+    blocks: int
+
+
+def recognises(head: Head) -> bool:
+    """Whether a text is of this format."""
+    return {"session_id", "input_length", "output_length"} <= head.keys
+
+
+class AiperfReader:
+    """See `FormatReader`: turns are put into order of time, whole prompts built up."""
+
+    name = "aiperf"
+    scoped = False
+    has_sessions = True
+    token_source: TokenSource = "given"
+    limit_bytes = LINE_LIMIT_BYTES
+    in_order = True
+
+    def __init__(self, head: Head, reading: Reading) -> None:
+        self.block_tokens, self._partial = block_size(head.records, reading.options.block_tokens)
+        self._faults = reading.faults
+        self._notes = reading.notes
+        self._notes.add(CLOCK_NOTE)
+        self._notes.add(INCREMENT_NOTE)
+        self._decoder = msgspec.json.Decoder(Record)
+        self._sessions: OrderedDict[str | int, _Session] = OrderedDict()
+        self._session_ids = 0
+        self._count = 0
+        self._turns: list[_Turn] = []
+
+    def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
+        """Requests once enough of them are held."""
+        for chunk in chunks:
+            for number, line in chunk.lines():
+                try:
+                    try:
+                        record = self._decoder.decode(line)
+                    except JSON_ERRORS as error:
+                        raise json_fault(error, line) from None
+                    self._turns.append(self._turn(record))
+                except BadRecord as fault:
+                    self._faults.bad(number, fault.needed, fault.got, member=member)
+                else:
+                    self._faults.good(1)
+            if len(self._turns) >= MAX_HELD_REQUESTS:
+                self._notes.add(PIECES_NOTE)
+                yield from self.finish()
+
+    def finish(self) -> Iterator[Requests]:
+        """What is held, in order of time."""
+        turns, self._turns = self._turns, []
+        turns.sort(key=lambda turn: turn.time_ms)
+        rows = Rows()
+        for turn in turns:
+            session = turn.session
+            if len(session.ids) > 1:  # once, for all turns of the session
+                session.ids = [np.concatenate(session.ids)]
+                session.tokens = [np.concatenate(session.tokens)]
+            rows.add(
+                turn.time_ms / 1e3,
+                turn.input_tokens,
+                turn.output_tokens,
+                session=session.number,
+                gap_s=turn.gap_s,
+                ids=session.ids[0][: turn.blocks] if session.ids else NO_IDS,
+                tokens=session.tokens[0][: turn.blocks] if session.tokens else NO_IDS,
+            )
+            if rows.full:
+                yield rows.flush()
+        if len(rows):
+            yield rows.flush()
+
+    def _turn(self, record: Record) -> _Turn:
+        """A turn upon those before it in its session."""
+        ids = self._check(record)
+        key = record.session_id
+        session = self._sessions.get(key)
+        if session is None:
+            if record.timestamp is None:
+                raise BadRecord("timestamp: the first turn of a session needs one", "none")
+            time_ms = record.timestamp
+        elif record.timestamp is not None:
+            time_ms = record.timestamp
+        elif record.delay is not None:
+            time_ms = session.time_ms + record.delay
+        else:
+            raise BadRecord("delay: later turns of a session need one, or a timestamp", "none")
+        context = session.context_tokens if session else 0
+        if context + record.input_length > MAX_TOKENS or time_ms > MAX_TIME_MS:
+            raise BadRecord(f"sessions of at most {MAX_TOKENS} tokens are needed")
+        gap_s = math.nan if session is None or record.delay is None else record.delay / 1e3
+        if session is None:
+            session = self._sessions[key] = _Session(self._count, time_ms)
+            self._count += 1
+        else:
+            self._sessions.move_to_end(key)
+        session.time_ms = time_ms
+        if ids and self.block_tokens is not None:
+            sizes = np.full(len(ids), self.block_tokens, np.int64)
+            if self._partial:
+                sizes[-1] = record.input_length - (len(ids) - 1) * self.block_tokens
+            session.ids.append(np.array(ids, np.int64))
+            session.tokens.append(sizes)
+            session.blocks += len(ids)
+            self._forget(len(ids))
+        prompt = context + record.input_length
+        session.context_tokens = prompt + record.output_length
+        return _Turn(time_ms, session, prompt, record.output_length, gap_s, session.blocks)
+
+    def _check(self, record: Record) -> list[int]:
+        """The ids of a record in range."""
+        check_tokens("input_length", record.input_length)
+        check_tokens("output_length", record.output_length)
+        for name, value in (("timestamp", record.timestamp), ("delay", record.delay)):
+            if value is not None and not 0 <= value <= MAX_TIME_MS:
+                raise BadRecord(f"{name}: milliseconds from 0 are needed", f"{value:g}")
+        ids = record.hash_ids or []
+        if self.block_tokens is None:
+            if ids:
+                raise BadRecord("no hash_ids are needed: the first lines have none", "some")
+            return ids
+        check_ids("hash_ids", ids)
+        size = self.block_tokens
+        due = -(-record.input_length // size) if self._partial else record.input_length // size
+        if len(ids) != due:
+            blocks = f"{record.input_length} tokens in blocks of {size}"
+            raise BadRecord(f"hash_ids: {due} ids are needed for {blocks}", str(len(ids)))
+        return ids
+
+    def _forget(self, added: int) -> None:
+        """Drop the sessions not seen for longest beyond what may be remembered."""
+        self._session_ids += added
+        while self._session_ids > MAX_SESSION_IDS and len(self._sessions) > 1:
+            _, oldest = self._sessions.popitem(last=False)
+            self._session_ids -= oldest.blocks

@@ -1,0 +1,284 @@
+"""WEKA / kv-cache-tester conversations: JSON documents, verbatim or with ranges for runs of ids."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from dpplan.traces.columns import NO_IDS, Rows
+from dpplan.traces.faults import BadRecord
+from dpplan.traces.formats.common import (
+    JSON_ERRORS,
+    MAX_TIME_S,
+    Head,
+    Reading,
+    check_ids,
+    check_tokens,
+    integers,
+    json_fault,
+)
+from dpplan.traces.lines import DOCUMENT_LIMIT_BYTES, LINE_LIMIT_BYTES, Chunk
+from dpplan.traces.requests import (
+    GAP_HUMAN,
+    GAP_TOOL,
+    GAP_UNKNOWN,
+    Ints,
+    Requests,
+    TokenSource,
+)
+
+__all__ = ["WekaReader", "recognises"]
+
+BLOCK_TOKENS: Final = 64
+MAX_NESTING: Final = 8
+# Ids of one conversation after ranges are expanded: a line of ranges could stand for any number.
+MAX_EXPANDED: Final = 1 << 25
+MAX_NEXT_ID: Final = 1 << 62
+SUB_AGENT: Final = "subagent"
+
+
+class Entry(msgspec.Struct, gc=False):
+    """A request, or a sub-agent with requests of its own."""
+
+    t: float
+    type: str
+    input_tokens: int | None = msgspec.field(name="in", default=None)
+    output_tokens: int | None = msgspec.field(name="out", default=None)
+    hash_ids: msgspec.Raw = msgspec.Raw(b"")
+    input_types: list[str] = []
+    api_time: float | None = None
+    think_time: float | None = None
+    requests: list[Entry] | None = None
+
+
+class Conversation(msgspec.Struct, gc=False):
+    """A document."""
+
+    requests: list[Entry]
+    block_size: int = BLOCK_TOKENS
+    hash_id_scope: str = "local"
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A request with its place in the conversation's time."""
+
+    time_s: float
+    agent: int
+    first: bool
+    entry: Entry
+    ids: list[tuple[int, int]] | Ints
+
+
+def recognises(head: Head) -> bool:
+    """Whether a text is of this format."""
+    return "requests" in head.keys and bool({"hash_id_scope", "block_size"} & head.keys)
+
+
+class WekaReader:
+    """See `FormatReader`: a conversation is a session and a scope, its requests in time order."""
+
+    name = "weka"
+    scoped = True
+    has_sessions = True
+    token_source: TokenSource = "given"
+    in_order = False
+
+    def __init__(self, head: Head, reading: Reading) -> None:
+        start = head.lines[0] if head.lines else head.rest
+        size = re.search(rb'"block_size"\s*:\s*([1-9]\d{0,5})\b', start)
+        self.block_tokens: int = int(size[1]) if size else BLOCK_TOKENS
+        ranges = re.search(rb'"hash_ids"\s*:\s*\[\s*\[', b"".join([*head.lines, head.rest]))
+        self.limit_bytes = LINE_LIMIT_BYTES if ranges else DOCUMENT_LIMIT_BYTES
+        # A document over many lines is read as a whole.
+        self._whole = not head.records and bool(head.lines)
+        self._faults = reading.faults
+        self._notes = reading.notes
+        self._decoder = msgspec.json.Decoder(Conversation)
+        self._range_decoder = msgspec.json.Decoder(list[tuple[int, int]])
+        self._ids_decoder = msgspec.json.Decoder(list[int])
+        self._rows = Rows()
+        self._conversations = 0
+        self._next_id = 0
+        self._full_blocks = NO_IDS
+
+    def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
+        """Requests of one conversation after another."""
+        for number, line in self._documents(chunks, member):
+            try:
+                turns = self._turns(line)
+            except BadRecord as fault:
+                self._faults.bad(number, fault.needed, fault.got, member=member)
+                continue
+            self._faults.good(1)
+            yield from self._give(turns)
+
+    def finish(self) -> Iterator[Requests]:
+        """The last batch."""
+        if len(self._rows):
+            yield self._rows.flush()
+
+    def _documents(self, chunks: Iterator[Chunk], member: str) -> Iterator[tuple[int, bytes]]:
+        if not self._whole:
+            for chunk in chunks:
+                yield from chunk.lines()
+            return
+        parts: list[bytes] = []
+        size = 0
+        for chunk in chunks:
+            size += len(chunk.data)
+            if size > self.limit_bytes:
+                needed = f"a document of at most {self.limit_bytes >> 20} MiB is needed"
+                self._faults.bad(1, needed, "a longer one", member=member)
+                return
+            parts.append(chunk.data)
+        if size:
+            yield 1, b"".join(parts)
+
+    def _turns(self, line: bytes) -> list[_Turn]:
+        """Requests of a conversation, checked, in order of time."""
+        try:
+            document = self._decoder.decode(line)
+        except JSON_ERRORS as error:
+            raise json_fault(error, line) from None
+        if document.block_size != self.block_tokens:
+            needed = f"block_size: {self.block_tokens} is needed, as at the start"
+            raise BadRecord(needed, str(document.block_size))
+        if document.hash_id_scope != "local":
+            raise BadRecord('hash_id_scope: "local" is needed', document.hash_id_scope[:40])
+        turns: list[_Turn] = []
+        self._agents = 0
+        self._collect(document.requests, 0.0, 0, "requests", turns)
+        expanded = sum(turn.entry.input_tokens or 0 for turn in turns) // self.block_tokens
+        if expanded > MAX_EXPANDED:
+            needed = f"at most {MAX_EXPANDED} ids in a conversation are needed"
+            raise BadRecord(needed, str(expanded))
+        turns.sort(key=lambda turn: turn.time_s)
+        return turns
+
+    def _collect(
+        self, entries: list[Entry], start_s: float, depth: int, place: str, turns: list[_Turn]
+    ) -> None:
+        """Add the requests of one agent, and of its sub-agents."""
+        agent = self._agents
+        first = True
+        for index, entry in enumerate(entries):
+            where = f"{place}[{index}]"
+            time_s = start_s + entry.t
+            if not (math.isfinite(time_s) and 0 <= time_s <= MAX_TIME_S):
+                raise BadRecord(f"{where}.t: seconds from 0 are needed", f"{entry.t:g}")
+            if entry.type == SUB_AGENT:
+                if depth == MAX_NESTING:
+                    raise BadRecord(f"at most {MAX_NESTING} nested sub-agents are needed")
+                self._agents += 1
+                self._collect(entry.requests or [], time_s, depth + 1, f"{where}.requests", turns)
+                continue
+            try:
+                turns.append(_Turn(time_s, agent, first, entry, self._ids(entry)))
+            except BadRecord as fault:
+                raise BadRecord(f"{where}.{fault.needed}", fault.got) from None
+            first = False
+
+    def _ids(self, entry: Entry) -> list[tuple[int, int]] | Ints:
+        """Ids of a request, or inclusive ranges of them, checked but not expanded."""
+        if entry.input_tokens is None or entry.output_tokens is None:
+            raise BadRecord("in, out: tokens are needed", "none")
+        check_tokens("in", entry.input_tokens)
+        check_tokens("out", entry.output_tokens)
+        for name, value in (("api_time", entry.api_time), ("think_time", entry.think_time)):
+            if value is not None and not 0 <= value <= MAX_TIME_S:
+                raise BadRecord(f"{name}: seconds from 0 are needed", f"{value:g}")
+        text = bytes(entry.hash_ids).strip()
+        ids: list[tuple[int, int]] | Ints
+        if re.match(rb"\[\s*\[", text):
+            try:
+                ids = self._range_decoder.decode(text)
+            except JSON_ERRORS as error:
+                raise BadRecord(f"hash_ids: {error}") from None
+            check_ids("hash_ids", [end for pair in ids for end in pair])
+            for first, last in ids:
+                if first > last:
+                    raise BadRecord(
+                        "hash_ids: ranges [first, last] are needed", f"[{first}, {last}]"
+                    )
+            count = sum(last - first + 1 for first, last in ids)
+        else:
+            fast = integers(text[1:-1]) if text[:1] == b"[" and text[1:-1].strip() else None
+            if fast is None:
+                try:
+                    listed = self._ids_decoder.decode(text or b"[]")
+                except JSON_ERRORS as error:
+                    raise BadRecord(f"hash_ids: {error}") from None
+                check_ids("hash_ids", listed)
+                fast = np.array(listed, np.int64)
+            ids = fast
+            count = len(fast)
+        due = entry.input_tokens // self.block_tokens
+        if count != due:
+            blocks = f"{entry.input_tokens} tokens in whole blocks of {self.block_tokens}"
+            raise BadRecord(f"hash_ids: {due} ids are needed for {blocks}", str(count))
+        return ids
+
+    def _give(self, turns: list[_Turn]) -> Iterator[Requests]:
+        """The requests of a conversation, its ids made unlike those of all others."""
+        ends = [_ends(turn.ids) for turn in turns if len(turn.ids)]
+        lowest = min((low for low, _ in ends), default=0)
+        span = max((high for _, high in ends), default=-1) - lowest + 1
+        dense = span > MAX_NEXT_ID - self._next_id
+        if dense:  # far apart: numbered anew in the order of their values
+            known = reduce(np.union1d, (_expanded(turn.ids) for turn in turns), NO_IDS)
+            span = len(known)
+        number = self._conversations
+        self._conversations += 1
+        for turn in turns:
+            entry = turn.entry
+            ids = _expanded(turn.ids)
+            ids = np.searchsorted(known, ids) if dense else ids - lowest
+            if len(ids) > len(self._full_blocks):
+                self._full_blocks = np.full(2 * len(ids), self.block_tokens, np.int64)
+            unknown = turn.first or entry.think_time is None
+            self._rows.add(
+                turn.time_s,
+                entry.input_tokens or 0,
+                entry.output_tokens or 0,
+                session=number,
+                agent=turn.agent,
+                scope=number,
+                gap_s=math.nan if unknown else entry.think_time or 0.0,
+                gap_kind=GAP_UNKNOWN if turn.first else _gap_kind(entry.input_types),
+                service_s=math.nan if entry.api_time is None else entry.api_time,
+                ids=ids + self._next_id,
+                tokens=self._full_blocks[: len(ids)],
+            )
+            if self._rows.full:
+                yield self._rows.flush()
+        self._next_id += span
+
+
+def _gap_kind(input_types: list[str]) -> int:
+    """What the agent waited for: a tool, if the request brings a tool's result."""
+    if "tool_result" in input_types:
+        return GAP_TOOL
+    return GAP_HUMAN if "text" in input_types else GAP_UNKNOWN
+
+
+def _ends(ids: list[tuple[int, int]] | Ints) -> tuple[int, int]:
+    if isinstance(ids, list):
+        return min(first for first, _ in ids), max(last for _, last in ids)
+    return int(ids.min()), int(ids.max())
+
+
+def _expanded(ids: list[tuple[int, int]] | Ints) -> Ints:
+    if not isinstance(ids, list):
+        return ids
+    if not ids:
+        return NO_IDS
+    # Not arange up to `last + 1`, which may lie beyond 64 bits.
+    return np.concatenate([np.arange(last - first + 1) + first for first, last in ids])

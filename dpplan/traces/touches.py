@@ -1,0 +1,59 @@
+"""Which earlier reference of the batch held each block, and which blocks a request repeats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Touches", "touches_of"]
+
+Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Touches:
+    """Blocks that requests touch, in order of requests and of blocks in them."""
+
+    numbers: Numbers
+    """Dense number of each block, shape (m,)."""
+    starts: Ints
+    """Where each request's blocks start, shape (n + 1,)."""
+    request: Numbers
+    """Each block's request, shape (m,)."""
+    previous: Numbers
+    """Place of the last earlier reference to the block in this batch, -1 = none; shape (m,)."""
+
+    def once(self) -> tuple[Touches, npt.NDArray[np.bool_] | None]:
+        """Without blocks that stand in the same request before; which are left, None = all."""
+        kept = self.previous < self.starts[self.request]
+        if kept.all():
+            return self, None
+        before = np.concatenate(([0], np.cumsum(kept)))
+        return touches_of(self.numbers[kept], before[self.starts]), kept
+
+
+def touches_of(numbers: Numbers, starts: Ints) -> Touches:
+    """Find each block's previous reference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> touches_of(np.array([5, 6, 5, 5], np.int32), np.array([0, 2, 4])).previous.tolist()
+    [-1, -1, 0, 2]
+    """
+    count = len(numbers)
+    bits = count.bit_length()
+    packed = numbers.astype(np.int64)
+    packed <<= bits
+    packed |= np.arange(count)
+    packed.sort()
+    place = packed & ((1 << bits) - 1)
+    packed >>= bits
+    same = np.flatnonzero(packed[1:] == packed[:-1])
+    previous = np.full(count, -1, np.int32)
+    previous[place[same + 1]] = place[same]
+    request = np.repeat(np.arange(len(starts) - 1, dtype=np.int32), np.diff(starts))
+    return Touches(numbers, starts, request, previous)
