@@ -155,7 +155,7 @@ def check_all(work: Path, pytest_arguments: list[str]) -> int:
     step("wheel contents", not faults)
     for fault in faults:
         say(f"   {fault}")
-    install(venv, f"dpplan[test,dev,notebooks] @ {wheel.as_uri()}")
+    install(venv, f"dpplan[test,dev,notebooks,tokenizer] @ {wheel.as_uri()}")
 
     step(
         "ruff check", run(python, "-m", "ruff", "check", "--no-cache", "--output-format", "concise")

@@ -212,6 +212,10 @@ class SizeTable:
         if curve is None or block_tokens is None or not curve.blocks:
             needed, cure = "a trace that names its blocks is needed", "read one that has hash ids"
             raise BadInput(Fault("trace", needed, f"{stats.facts.format} without any", cure))
+        if conversations > 1 and not stats.facts.scoped:
+            needed = "a trace whose conversations have caches of their own is needed"
+            got = f"{stats.facts.format}: one cache for all"
+            raise BadInput(Fault("--conversations", needed, got, "leave it out"))
         assert isinstance(inputs.workload, TurnClass)
         self.curve: HitCurve = curve
         self.stats, self.inputs, self.case_of = stats, inputs, case_of

@@ -20,15 +20,17 @@ from dpplan.profiles.workload import TurnClass
 from dpplan.profiles.yaml_writer import profile_text
 from dpplan.queueing.quantiles import Quantiles
 from dpplan.queueing.sessions import append_after_first_tokens
+from dpplan.traces.cache import RequestHits
 from dpplan.traces.columns import requests_of
 from dpplan.traces.synthesis import trace_lines
-from dpplan.traces.turn_sums import History, Mean, mean_of
+from dpplan.traces.turn_sums import History, Mean, TurnSums, mean_of
 from dpplan.traces.workload import FRACTIONS, TraceWorkload, trace_workload
 
 SHARED = Path(os.environ.get("DPPLAN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 TRACES = SHARED / "traces"
 WEKA = TRACES / "weka" / "weka_all710.rle.jsonl.gz"
 CONVERSATION = TRACES / "mooncake" / "conversation_trace.jsonl"
+KV_BYTES = dpplan.optimize("h800", "agentic").demand.kv_bytes_per_token
 slowly = settings(deadline=None, derandomize=True, max_examples=40)
 
 
@@ -245,6 +247,10 @@ def test_a_share_may_be_assumed(tmp_path: Path) -> None:
         ({"cache_bytes": float("nan")}, "zero or more"),
         ({"hit_fraction": 1.0}, "below 1"),
         ({"conversations": 0}, "above zero"),
+        ({"conversations": 2, "cache_blocks": 3}, "one cache for all"),
+        ({"dram_bytes": 1e9, "hit_fraction": 0.5}, "hits by block ids"),
+        ({"dram_bytes": -1.0}, "zero or more"),
+        ({"name": "a b"}, "letters, digits"),
         ({"turns_per_session": 0.5}, "one turn or more"),
         ({"model": "no-such"}, "model profile"),
     ],
@@ -262,6 +268,48 @@ def test_bytes_of_cache_are_blocks_of_the_model(tmp_path: Path) -> None:
     found = trace_workload(path, cache_bytes=3 * 512 * per_token)
     assert found.hits.capacity_blocks == 3
     assert found.means["context_tokens"].value == 3 * 512 / 2
+
+
+@slowly
+@given(traces(), st.integers(0, 12), st.integers(0, 12))
+def test_dram_has_what_a_smaller_cache_hits(
+    tmp_path_factory: pytest.TempPathFactory,
+    requests: list[tuple[int, int, list[int]]],
+    storage: int,
+    dram: int,
+) -> None:
+    """T, H-workload: the tier's share is the quotient of two LRU caches, at most 1."""
+    path = mooncake(tmp_path_factory.mktemp("t") / "t.jsonl", requests)
+    found = trace_workload(path, cache_blocks=storage, dram_bytes=dram * 512 * KV_BYTES)
+    whole, tier = (
+        trace_workload(path, cache_blocks=blocks).means["context_tokens"].value
+        for blocks in (storage, min(dram, storage))
+    )
+    due = tier / whole if whole else 0.0
+    assert found.profile.dram_hit_fraction == pytest.approx(due, rel=1e-5)
+    assert found.profile.dram_hit_fraction <= 1
+
+
+def test_requests_of_no_known_session_count_too() -> None:
+    """They have no history, and are one draw together."""
+    session = np.array([-1, 0, -1, 0, 1])
+    requests = requests_of(
+        time_s=np.arange(5.0),
+        input_tokens=np.array([10, 20, 30, 60, 5]),
+        output_tokens=np.array([1, 2, 3, 4, 5]),
+        session=session,
+    )
+    assert History().hit_tokens(requests).tolist() == [0, 0, 0, 22, 0]
+    sums = TurnSums(history=True)
+    sums.add(requests, RequestHits(np.zeros(5, np.int64), np.zeros((0, 5), np.int64)))
+    found = sums.result()
+    assert found.context_tokens.value == 22 / 5
+    assert found.context_tokens.units == 3
+
+
+def test_a_trace_without_tokens_is_no_workload(tmp_path: Path) -> None:
+    with pytest.raises(dpplan.BadInput, match="requests with prompts are needed"):
+        trace_workload(mooncake(tmp_path / "t.jsonl", [(0, 0, []), (0, 0, [])]))
 
 
 # Profiles

@@ -28,6 +28,7 @@ from dpplan.cli.trace_options import (
     Capacities,
     Columns,
     Conversations,
+    DramSize,
     DramSizes,
     Files,
     Force,
@@ -158,6 +159,7 @@ def workload(
     model: ModelName = None,
     cache: CacheSize = None,
     cache_blocks: CacheBlocks = None,
+    dram: DramSize = None,
     conversations: Conversations = 1,
     hit_fraction: HitFraction = None,
     turns: Turns = None,
@@ -183,7 +185,7 @@ def workload(
     run_workload(
         Source(tuple(files), format_of, columns, tokenizer, block_tokens, strict),
         WorkloadQuestion(
-            name, model, cache, cache_blocks, conversations, hit_fraction, turns, memory
+            name, model, cache, cache_blocks, dram, conversations, hit_fraction, turns, memory
         ),
         target,
         force,

@@ -16,6 +16,7 @@ __all__ = [
     "Capacities",
     "Columns",
     "Conversations",
+    "DramSize",
     "DramSizes",
     "Files",
     "Force",
@@ -192,6 +193,14 @@ CacheBlocks = Annotated[
         metavar="N",
         parser=whole_number("--cache-blocks"),
         help="The same in blocks of the trace.",
+    ),
+]
+DramSize = Annotated[
+    str | None,
+    typer.Option(
+        "--dram",
+        metavar="SIZE",
+        help="KV in DRAM of all prefill nodes before it: its share of the hits.",
     ),
 ]
 HitFraction = Annotated[

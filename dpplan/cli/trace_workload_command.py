@@ -29,6 +29,7 @@ class WorkloadQuestion:
     model: str | None = None
     cache: str | None = None
     cache_blocks: int | None = None
+    dram: str | None = None
     conversations: int = 1
     hit_fraction: float | None = None
     turns: float | None = None
@@ -100,14 +101,8 @@ def workload_option(
 
 
 def _read(source: Source, question: WorkloadQuestion, faults: list[Fault]) -> TraceWorkload:
-    cache = None
-    if question.cache is not None:
-        from dpplan.units import parse_quantity
-
-        try:
-            cache = parse_quantity(question.cache, "bytes")
-        except ValueError as error:
-            faults.append(Fault("--cache", str(error), repr(question.cache[:40])))
+    cache = _size("--cache", question.cache, faults)
+    dram = _size("--dram", question.dram, faults)
     most_bytes = memory_bytes(question.memory, faults)
     if faults:
         raise BadInput(faults)
@@ -120,11 +115,24 @@ def _read(source: Source, question: WorkloadQuestion, faults: list[Fault]) -> Tr
             model=question.model,
             cache_bytes=cache,
             cache_blocks=question.cache_blocks,
+            dram_bytes=dram,
             conversations=question.conversations,
             hit_fraction=question.hit_fraction,
             turns_per_session=question.turns,
             memory_bytes=most_bytes,
         )
+
+
+def _size(option: str, text: str | None, faults: list[Fault]) -> float | None:
+    from dpplan.units import parse_quantity
+
+    if text is None:
+        return None
+    try:
+        return parse_quantity(text, "bytes")
+    except ValueError as error:
+        faults.append(Fault(option, str(error), repr(text[:40])))
+        return None
 
 
 def _comments(found: TraceWorkload) -> list[str]:

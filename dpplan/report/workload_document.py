@@ -54,7 +54,10 @@ def workload_document(found: TraceWorkload, name: str, target: str | None = None
         if found.unit == "sessions"
         else f"Neighbouring requests are alike: {found.unit} count as one draw."
     )
-    said = (f"Hits by {found.hits.text}.", draws)
+    said = [f"Hits by {found.hits.text}.", draws]
+    if found.hits.dram_blocks is not None:
+        share = percent(profile.dram_hit_fraction)
+        said.append(f"{share} of the hits are in {found.hits.dram_blocks:,} blocks of DRAM.")
     sections = [
         Section("Workload", (Table(columns, rows),)),
         Section("What it rests on", (Items((*said, *found.notes)),)),

@@ -66,6 +66,9 @@ def sources_of(
         "append_tokens": source(hit_kind, f"misses of a turn, by {hits.text}{how}"),
         "output_tokens": source(counted, f"mean of a turn{how}"),
     }
+    if hits.dram_blocks is not None:
+        what = f"share of the hits that an LRU cache of {hits.dram_blocks:,} blocks has"
+        found["dram_hit_fraction"] = source(counted, what)
     if hits.kind in ("ideal", "lru"):
         notes.append(
             "a block hits from its second prompt on, so what a turn generated counts as missed in "

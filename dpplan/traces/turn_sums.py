@@ -52,6 +52,8 @@ class Turns:
     output_tokens: Mean
     gap_s: Mean | None
     """None where no gap is known."""
+    dram_hit_fraction: float
+    """Share of the hits by ids that a DRAM tier has; 0 without one."""
     unit: str
     """`sessions`, or `runs of 100 requests`."""
     context: Distribution
@@ -109,7 +111,7 @@ class History:
         return more
 
     def _before(self, requests: Requests) -> tuple[Ints, Ints]:
-        session = requests.session
+        session = requests.session + 1  # those that no session is known of stand in row 0
         needed, rows = int(session.max()) + 1, self._held.shape[1]
         if needed > rows:
             self._held = np.pad(self._held, ((0, 0), (0, max(needed, 2 * rows) - rows)))
@@ -125,6 +127,7 @@ class History:
         self._held[:, by_session[last]] = columns[:, last]
         placed = np.empty_like(before)
         placed[:, order] = before
+        placed[:, session == 0] = 0
         return placed[0], placed[1]
 
 
@@ -141,6 +144,8 @@ class TurnSums:
         Without block ids: what the session held is taken as hit.
     answers : bool
         Answers have no ids in later prompts: they hit where all before them does.
+    dram_row : int, optional
+        Which of the cache sizes is a DRAM tier's.
     """
 
     def __init__(
@@ -150,8 +155,10 @@ class TurnSums:
         *,
         history: bool = False,
         answers: bool = False,
+        dram_row: int | None = None,
     ) -> None:
         self._row, self._hit_fraction = row, hit_fraction
+        self._dram_row, self._by_ids, self._in_dram = dram_row, 0, 0
         self._is_history, self._has_answers = history, answers
         self._history = History()
         self._by_session: bool | None = None
@@ -171,12 +178,15 @@ class TurnSums:
             hit = self._history.hit_tokens(requests)
         else:
             hit = hits.ideal_tokens if self._row is None else hits.lru_tokens[self._row]
+            if self._dram_row is not None:
+                self._by_ids += int(hit.sum())
+                self._in_dram += int(hits.lru_tokens[self._dram_row].sum())
             if self._has_answers:
                 hit = self._history.with_outputs(requests, hit)
         if self._by_session is None:
-            self._by_session = bool((requests.session >= 0).all())
+            self._by_session = bool((requests.session >= 0).any())
         unit = (
-            requests.session
+            requests.session + 1
             if self._by_session
             else (self._requests + np.arange(len(requests))) // _RUN
         )
@@ -211,6 +221,7 @@ class TurnSums:
             append_tokens=mean_of(missed, turns),
             output_tokens=mean_of(output, turns),
             gap_s=mean_of(gap_s, gaps) if gaps.any() else None,
+            dram_hit_fraction=self._in_dram / self._by_ids if self._by_ids else 0.0,
             unit="sessions" if self._by_session else f"runs of {_RUN} requests",
             context=self._context.result(),
             append=self._append.result(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -88,6 +88,7 @@ def trace_workload(
     model: str | None = None,
     cache_bytes: float | None = None,
     cache_blocks: int | None = None,
+    dram_bytes: float | None = None,
     conversations: int = 1,
     hit_fraction: float | None = None,
     turns_per_session: float | None = None,
@@ -111,6 +112,8 @@ def trace_workload(
         KV kept [bytes], by the model's bytes a token; LRU.
     cache_blocks : int, optional
         The same in blocks.
+    dram_bytes : float, optional
+        KV in DRAM of the prefill nodes before it [bytes]: its share of the hits.
     conversations : int, optional
         Where the trace's caches are per conversation: how many share the size.
     hit_fraction : float, optional
@@ -131,7 +134,8 @@ def trace_workload(
     BadInput
         If files or arguments are wrong, or nothing tells what hits.
     """
-    faults = _faults(cache_bytes, cache_blocks, conversations, hit_fraction, turns_per_session)
+    sizes_asked = {"--cache": cache_bytes, "--cache-blocks": cache_blocks, "--dram": dram_bytes}
+    faults = _faults(sizes_asked, conversations, hit_fraction, turns_per_session)
     if name is not None and not NAME.fullmatch(name):
         needed = "a name of letters, digits and . _ + - is needed"
         faults.append(Fault("--name", needed, repr(name[:60])))
@@ -141,16 +145,20 @@ def trace_workload(
     assert isinstance(loaded, Model)
     if not isinstance(trace, Trace):
         trace = open_trace(trace, **reading)
-    hits = hit_basis(trace.facts, loaded, cache_bytes, cache_blocks, conversations, hit_fraction)
+    hits = hit_basis(
+        trace.facts, loaded, cache_bytes, cache_blocks, dram_bytes, conversations, hit_fraction
+    )
+    sizes = [size for size in (hits.capacity_blocks, hits.dram_blocks) if size is not None]
     sums = TurnSums(
         row=0 if hits.kind == "lru" else None,
+        dram_row=None if hits.dram_blocks is None else len(sizes) - 1,
         hit_fraction=hits.hit_fraction,
         history=hits.kind == "history",
         answers=not trace.facts.outputs_have_ids,
     )
     stats = trace_stats(
         trace,
-        capacities_blocks=() if hits.capacity_blocks is None else (hits.capacity_blocks,),
+        capacities_blocks=tuple(sizes),
         ttls_s=(),
         memory_bytes=memory_bytes,
         curves=False,
@@ -167,17 +175,21 @@ def trace_workload(
 
 
 def _faults(
-    cache_bytes: float | None,
-    cache_blocks: int | None,
+    sizes: Mapping[str, float | None],
     conversations: int,
     hit_fraction: float | None,
     turns_per_session: float | None,
 ) -> list[Fault]:
+    """What is wrong with the arguments; `sizes` by option."""
     found = []
-    if sum(given is not None for given in (cache_bytes, cache_blocks, hit_fraction)) > 1:
+    rivals = (sizes["--cache"], sizes["--cache-blocks"], hit_fraction)
+    if sum(given is not None for given in rivals) > 1:
         needed = "one of --cache, --cache-blocks and --hit-fraction is needed"
         found.append(Fault("--cache", needed, "several", "keep one"))
-    for option, value in (("--cache", cache_bytes), ("--cache-blocks", cache_blocks)):
+    if sizes["--dram"] is not None and hit_fraction is not None:
+        needed = "hits by block ids are needed with it"
+        found.append(Fault("--dram", needed, "--hit-fraction", "leave one out"))
+    for option, value in sizes.items():
         if value is not None and not (math.isfinite(value) and 0 <= value <= 1e24):
             found.append(Fault(option, "a size of zero or more is needed", str(value)))
     if hit_fraction is not None and not 0 <= hit_fraction < 1:
@@ -245,6 +257,7 @@ def workload_of(
             "model": model or DEFAULT_MODEL,
             "tool_gap_s": f"{values['tool_gap_s']!r} s" if "tool_gap_s" in values else None,
             "distinct_sessions": float(lengths.count) if lengths is not None else None,
+            "dram_hit_fraction": float(f"{turns.dram_hit_fraction:.{_DIGITS}g}"),
             "distributions": _distributions(turns, gap_kind, lengths, ends),
             "sources": sources,
         }
