@@ -126,6 +126,7 @@ def _draw(panel: Any, tier: str, rows: Sequence[CacheSize], plan: CachePlan) -> 
             ha="right",
             fontsize=8.5,
             color=_INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
         )
     panel.legend(lines, [str(line.get_label()) for line in lines], loc="upper left", ncols=2)
     panel.grid(True, color="#efefef", lw=0.8)
@@ -147,6 +148,8 @@ def _binding(panel: Any, rows: Sequence[CacheSize]) -> None:
                 ha="right" if at_end else "left",
                 fontsize=8,
                 color=_BLUE,
+                zorder=5,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
             )
             panel.plot([_place(row)], [row.turns_per_s], ls="", marker="o", ms=5, color=_BLUE)
             above = not above
