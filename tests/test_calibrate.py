@@ -104,7 +104,16 @@ def found() -> Calibrated:
     return calibrate(made(online_rows() + job_rows(), 0.01, 3), leave_one_model_out=False)
 
 
-def test_known_constants_are_found_again(found: Calibrated) -> None:
+@pytest.mark.xfail(
+    reason="the prior pulls constants that are far from it: 4 of 10 lie outside, intervals are narrow"
+)
+def test_known_constants_lie_in_their_intervals(found: Calibrated) -> None:
+    for name in FITTED:
+        low, high = found.interval(name, 3.3)
+        assert low <= float(getattr(TRUTH, name)) <= high, name
+
+
+def test_known_constants_are_nearly_found_again(found: Calibrated) -> None:
     for name in FITTED:
         truth = float(getattr(TRUTH, name))
         low, high = found.interval(name, 3.3)

@@ -41,7 +41,7 @@ NAMES = tuple(SYSTEMS)
 FEW = settings(SAMPLE, max_examples=15)
 AGENTS = st.sampled_from([1.0, 2.0, 8.0, 100.0, 2000.0])
 STEPS = 1e-2
-"""What the integrator's steps may cost, relative; `test_halving_the_steps_of_time` holds it."""
+"""What the integrator's steps may cost where turns are a token long: 0.9 % was seen."""
 EVEN = {"imbalance_adaptive": 1.0, "imbalance_round_robin": 1.0}
 
 
@@ -76,7 +76,7 @@ def test_no_prediction_of_measured_sessions_beats_the_planner(
     assert (agents / done.jct_s <= tables.bound_agents_per_s * (1 + 1e-9)).all()
     assert (done.mean_agent_s <= done.jct_s * (1 + 1e-9)).all()
     for name in ("prefill", "storage", "decode_memory"):
-        assert (getattr(done, f"busy_{name}_fraction") <= 1 + STEPS).all(), name
+        assert (getattr(done, f"busy_{name}_fraction") <= 1 + 1e-3).all(), name
 
 
 @given(cases(), constants(), st.one_of(AGENTS, st.just(1e6)))
@@ -99,20 +99,20 @@ def test_no_prediction_beats_the_planner(case: Case, k: Constants, agents: float
     assert (done.class_end_s.max(axis=1) <= done.jct_s * (1 + 1e-9)).all()
     assert (done.agents_in_system <= agents * (1 + 1e-9)).all()
     for name in ("prefill", "storage", "decode_memory"):
-        assert (getattr(done, f"busy_{name}_fraction") <= 1 + STEPS).all(), name
+        assert (getattr(done, f"busy_{name}_fraction") <= 1 + 1e-3).all(), name
     even = dict(zip(NAMES, job(tables, replace(k, **EVEN)).jct_s, strict=True))
     order = ("oracle", "dualpath", "basic+layerwise")
     assert even["basic+layerwise+dualpath"] == pytest.approx(even["dualpath"], rel=1e-9)
     for fast, slow in pairwise(order):
         assert even[fast] <= even[slow] * (1 + STEPS)
     found = dict(zip(NAMES, done.jct_s, strict=True))
-    assert found["oracle"] <= min(found.values()) * (1 + STEPS)
+    assert found["oracle"] <= min(found.values()) * (1 + 1e-3)
     # Uneven queues cost no more than their factor.
     for name, factor in (
         ("dualpath", k.imbalance_adaptive),
         ("basic+layerwise+dualpath", k.imbalance_round_robin),
     ):
-        assert found[name] <= found["basic+layerwise"] * factor * (1 + STEPS)
+        assert found[name] <= found["basic+layerwise"] * factor * (1 + 1e-3)
 
 
 @given(cases(), constants(), AGENTS, st.sampled_from(sorted(RATES)), st.floats(1.05, 3))
