@@ -14,9 +14,9 @@ import time
 
 import numpy as np
 
-from dpplan.closed_form import best_split
-from dpplan.lp import maximise_turns
-from dpplan.planner import prepare
+from dpplan.planner.optimize import prepare
+from dpplan.solvers.closed_form import best_split
+from dpplan.solvers.lp import maximise_turns
 
 
 def main() -> None:

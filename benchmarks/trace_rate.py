@@ -142,14 +142,14 @@ def run_here(what: str, path: Path) -> dict[str, object]:
         for lines in whole_lines(path):
             parse_all(parse, lines)
     elif what == "stats":
-        from dpplan.traces.statistics import trace_stats
+        from dpplan.traces.statistics.trace_stats import trace_stats
 
         start = time.perf_counter()
         stats = trace_stats(path)
         found["ideal"] = stats.cache.ideal_block_hit_fraction
     else:
-        from dpplan.traces.cache import CacheAnalysis
-        from dpplan.traces.reader import open_trace
+        from dpplan.traces.caches.cache import CacheAnalysis
+        from dpplan.traces.reading.reader import open_trace
 
         start = time.perf_counter()
         curves = what == "all"

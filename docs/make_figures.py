@@ -1,7 +1,7 @@
 """Regenerate `does_dualpath_pay.svg` and `does_dualpath_pay.md` from the shipped profiles.
 
 Run it from anywhere, with dpplan and matplotlib installed: `python docs/make_figures.py`. The
-numbers come from `dpplan.sweep.model_survey`; the same profiles give the same files.
+numbers come from `dpplan.sweeps.survey.model_survey`; the same profiles give the same files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpplan.profiles.library import read_profile
 from dpplan.profiles.model import Model
-from dpplan.sweep import CONTEXTS, model_survey
+from dpplan.sweeps.survey import CONTEXTS, model_survey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -289,9 +289,9 @@ def document(full: pd.DataFrame, paper: pd.DataFrame) -> str:
         "The paper's Table 1, extended to every shipped model, to contexts up to 1M tokens and to "
         "three node types, and carried on to the question behind it: how much throughput does "
         "reading KV cache over the decode nodes as well buy? All numbers are bounds "
-        "([method.md](method.md)), computed by `dpplan.sweep.model_survey` from the profiles in "
-        f"the repository: turns of the `agentic` workload ({append} tokens appended), sessions "
-        "stretched to each context, nodes with one 400 Gbit/s storage NIC.",
+        "([method.md](method.md)), computed by `dpplan.sweeps.survey.model_survey` from the "
+        f"profiles in the repository: turns of the `agentic` workload ({append} tokens appended), "
+        "sessions stretched to each context, nodes with one 400 Gbit/s storage NIC.",
         "## What comes out",
         bullets(*findings(full)),
         "\n".join([COMPACT[0], compact_table(full), COMPACT[1]]),
@@ -487,9 +487,9 @@ def figure(full: pd.DataFrame) -> Any:
 
 def balance_band(hardware: str) -> tuple[float, float]:
     """Balance of a node at its FP8 and its BF16 rate for matrix products [GB/PFLOP]."""
-    from dpplan.capacity import effective, flop_rate
+    from dpplan.deployment.capacity import effective, flop_rate
     from dpplan.profiles.hardware import Hardware
-    from dpplan.sweep import node_balance_gb_per_pflop
+    from dpplan.sweeps.survey import node_balance_gb_per_pflop
 
     node = read_profile("hardware", hardware)
     assert isinstance(node, Hardware)

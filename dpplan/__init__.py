@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dpplan.cache_plan import plan_cache_sizes
-    from dpplan.cache_sizes import CachePlan
     from dpplan.errors import BadInput, DpplanError, Infeasible, UncertifiedAnswer
-    from dpplan.fleet import FleetPlan, optimize_pools, size
-    from dpplan.planner import optimize
-    from dpplan.prediction import Prediction
-    from dpplan.predictor import predict
-    from dpplan.result import Plan
-    from dpplan.traces.statistics import trace_stats
-    from dpplan.traces.trace_summary import TraceStats
-    from dpplan.traces.workload import TraceWorkload, trace_workload
+    from dpplan.planner.optimize import optimize
+    from dpplan.planner.predict import predict
+    from dpplan.planner.size import FleetPlan, optimize_pools, size
+    from dpplan.planner.trace_cache import plan_cache_sizes
+    from dpplan.results.optimize import Plan
+    from dpplan.results.predict import Prediction
+    from dpplan.results.trace_cache import CachePlan
+    from dpplan.traces.statistics.trace_stats import trace_stats
+    from dpplan.traces.statistics.trace_summary import TraceStats
+    from dpplan.traces.workload.trace_workload import TraceWorkload, trace_workload
 
 __all__ = [
     "BadInput",
@@ -52,19 +52,19 @@ _HOMES = {
     "DpplanError": "dpplan.errors",
     "Infeasible": "dpplan.errors",
     "UncertifiedAnswer": "dpplan.errors",
-    "FleetPlan": "dpplan.fleet",
-    "Plan": "dpplan.result",
-    "Prediction": "dpplan.prediction",
-    "optimize": "dpplan.planner",
-    "optimize_pools": "dpplan.fleet",
-    "plan_cache_sizes": "dpplan.cache_plan",
-    "CachePlan": "dpplan.cache_sizes",
-    "predict": "dpplan.predictor",
-    "size": "dpplan.fleet",
-    "trace_stats": "dpplan.traces.statistics",
-    "TraceStats": "dpplan.traces.trace_summary",
-    "TraceWorkload": "dpplan.traces.workload",
-    "trace_workload": "dpplan.traces.workload",
+    "FleetPlan": "dpplan.planner.size",
+    "Plan": "dpplan.results.optimize",
+    "Prediction": "dpplan.results.predict",
+    "optimize": "dpplan.planner.optimize",
+    "optimize_pools": "dpplan.planner.size",
+    "plan_cache_sizes": "dpplan.planner.trace_cache",
+    "CachePlan": "dpplan.results.trace_cache",
+    "predict": "dpplan.planner.predict",
+    "size": "dpplan.planner.size",
+    "trace_stats": "dpplan.traces.statistics.trace_stats",
+    "TraceStats": "dpplan.traces.statistics.trace_summary",
+    "TraceWorkload": "dpplan.traces.workload.trace_workload",
+    "trace_workload": "dpplan.traces.workload.trace_workload",
 }
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from dpplan.check import CheckResult
+    from dpplan.validation.check import CheckResult
 
 __all__ = ["DpplanCheck", "dpplan_check", "pytest_addoption"]
 
@@ -66,10 +66,10 @@ def dpplan_check(pytestconfig: pytest.Config) -> DpplanCheck:
         scenarios: str | os.PathLike[str] | None = None,
         baseline: str | os.PathLike[str] | None = None,
     ) -> CheckResult:
-        from dpplan.check import check
         from dpplan.errors import DpplanError
-        from dpplan.report.check_document import check_document
-        from dpplan.report.terminal import Screen, render
+        from dpplan.report.documents.check import check_document
+        from dpplan.report.renderers.terminal import Screen, render
+        from dpplan.validation.check import check
 
         if scenarios is None:
             scenarios = configured("scenarios")

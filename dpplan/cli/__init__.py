@@ -5,6 +5,6 @@ Importing it costs no more than typer; a command loads what it needs when it run
 
 from __future__ import annotations
 
-from dpplan.cli.entry import main
+from dpplan.cli.main import main
 
 __all__ = ["main"]

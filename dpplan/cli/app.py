@@ -7,8 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dpplan.cli.calibrate_command import calibrate
-from dpplan.cli.comparing import check, validate
+from dpplan.cli.arguments import is_from_user, positive_number
+from dpplan.cli.commands.calibrate import calibrate
+from dpplan.cli.commands.comparing import check, validate
+from dpplan.cli.commands.predict import predict
+from dpplan.cli.commands.trace import trace_app
 from dpplan.cli.options import (
     DecodeHw,
     DecodeNodes,
@@ -23,10 +26,7 @@ from dpplan.cli.options import (
     Unlimited,
     Workload,
 )
-from dpplan.cli.predicting import predict
-from dpplan.cli.trace_app import trace_app
 from dpplan.cli.trace_options import CacheSize, HitFraction, Traces
-from dpplan.cli.usage import is_from_user, positive_number
 
 __all__ = ["app", "command"]
 
@@ -89,8 +89,8 @@ def optimize(
     format: Format = "table",
 ) -> None:
     """Best split of KV reads, throughput bound, what binds and what to change."""
-    from dpplan.cli.plan_commands import Question, run_optimize
-    from dpplan.cli.trace_workload_command import workload_option
+    from dpplan.cli.commands.optimize import Question, run_optimize
+    from dpplan.cli.commands.trace_workload import workload_option
 
     is_given = is_from_user(context, "workload")
     run_optimize(
@@ -127,7 +127,7 @@ def explain(
     format: Format = "table",
 ) -> None:
     """Every term of the answer: equation, numbers put in, result, source."""
-    from dpplan.cli.plan_commands import Question, run_explain
+    from dpplan.cli.commands.optimize import Question, run_explain
 
     run_explain(
         Question(
@@ -194,7 +194,7 @@ def size(
     format: Format = "table",
 ) -> None:
     """Fewest or cheapest nodes that sustain a demand, of one or several node types."""
-    from dpplan.cli.fleet_command import run_size
+    from dpplan.cli.commands.size import run_size
 
     both = tuple(hw or ())
     run_size(
@@ -227,7 +227,7 @@ def list_profiles(
     format: Format = "table",
 ) -> None:
     """Profiles by name, with what they are."""
-    from dpplan.cli.profile_commands import run_list
+    from dpplan.cli.commands.profiles import run_list
 
     run_list(kind, format)
 
@@ -246,7 +246,7 @@ def show(
     format: Format = "table",
 ) -> None:
     """Every number of a profile with its unit and where it comes from."""
-    from dpplan.cli.profile_commands import run_show
+    from dpplan.cli.commands.profiles import run_show
 
     run_show(name, kind, format)
 
@@ -258,7 +258,7 @@ def schema(
     ],
 ) -> None:
     """JSON Schema of a profile, for editors."""
-    from dpplan.cli.profile_commands import run_schema
+    from dpplan.cli.commands.profiles import run_schema
 
     run_schema(kind)
 
@@ -293,6 +293,6 @@ def import_model(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Model profile from a Hugging Face config.json."""
-    from dpplan.cli.import_command import run_import
+    from dpplan.cli.commands.import_model import run_import
 
     run_import(config, out, name, tuple(ignore_field or ()), kv_dtype, weight_dtype, force)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dpplan.cli.usage import whole_number
+from dpplan.cli.arguments import whole_number
 
 __all__ = [
     "DecodeHw",

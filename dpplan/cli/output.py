@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from dpplan.errors import Fault
 
 if TYPE_CHECKING:
-    from dpplan.report.blocks import Document
-    from dpplan.report.terminal import Screen
+    from dpplan.report.document import Document
+    from dpplan.report.renderers.terminal import Screen
 
 __all__ = [
     "CannotWrite",
@@ -74,7 +74,7 @@ def json_document(value: Any) -> None:
 
 def document(content: Document) -> None:
     """Write a report for people, as the terminal can show it."""
-    from dpplan.report.terminal import render
+    from dpplan.report.renderers.terminal import render
 
     text(render(content, screen()))
 
@@ -118,7 +118,7 @@ def discard() -> None:
 
 def screen() -> Screen:
     """What stdout can show: width, colour, block characters."""
-    from dpplan.report.terminal import Screen
+    from dpplan.report.renderers.terminal import Screen
 
     stream = sys.stdout
     is_terminal = stream is not None and stream.isatty()

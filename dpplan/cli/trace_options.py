@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dpplan.cli.usage import positive_number, share, whole_number
+from dpplan.cli.arguments import positive_number, share, whole_number
 
 __all__ = [
     "Arrivals",

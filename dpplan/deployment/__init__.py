@@ -6,7 +6,7 @@ capacity as arrays for the solvers.
 """
 
 from dpplan.deployment.limits import Deployment, Limits, assemble_limits
-from dpplan.deployment.sides import Side
+from dpplan.deployment.pools import Side
 from dpplan.deployment.turns import ClassDemand
 
 __all__ = ["ClassDemand", "Deployment", "Limits", "Side", "assemble_limits"]

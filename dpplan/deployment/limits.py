@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dpplan.capacity import effective
-from dpplan.closed_form import best_split
 from dpplan.demand import CacheLayout, Counting, cache_layout, prefill_flop
-from dpplan.deployment.engines import side_options
-from dpplan.deployment.placement import Engine, Weights
-from dpplan.deployment.sides import Side, weights_of
+from dpplan.deployment.capacity import effective
+from dpplan.deployment.layouts import Engine, Weights
+from dpplan.deployment.pool_options import side_options
+from dpplan.deployment.pools import Side, weights_of
+from dpplan.deployment.routes import FLOWS, POOL, RESOURCES, ROUTES, resource_index, traffic_table
 from dpplan.deployment.turns import ClassDemand, class_demand, gpu_seconds
 from dpplan.profiles.library import Inputs
-from dpplan.routes import FLOWS, POOL, RESOURCES, ROUTES, resource_index, traffic_table
+from dpplan.solvers.closed_form import best_split
 
 __all__ = ["ClassDemand", "Deployment", "Limits", "Side", "assemble_limits"]
 

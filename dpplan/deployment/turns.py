@@ -14,8 +14,8 @@ from dpplan.demand import (
     prefill_flop,
     sequence_bytes,
 )
-from dpplan.deployment.placement import DecodeRate, Engine, GpuRates, Weights, decode_rate
-from dpplan.deployment.sides import (
+from dpplan.deployment.layouts import DecodeRate, Engine, GpuRates, Weights, decode_rate
+from dpplan.deployment.pools import (
     Side,
     decode_demand_of,
     expert_share_per_token,

@@ -13,7 +13,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dpplan.errors import BadInput
 from dpplan.profiles.architecture import Architecture
-from dpplan.profiles.huggingface import read_config
+from dpplan.profiles.huggingface.families import read_config
 from dpplan.profiles.schema import Name, PositiveNumber, Sources, Strict, Text
 
 __all__ = [

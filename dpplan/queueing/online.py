@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dpplan.queueing.scenario import CONTEXTS
+from dpplan.queueing.costs import CONTEXTS
 from dpplan.queueing.stations import Stations, queue_wait_s
 
 __all__ = ["LIMITS", "Online", "largest_rate", "run_online"]

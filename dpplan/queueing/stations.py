@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dpplan.demand.decode import step_time_s
 from dpplan.queueing.constants import Constants
-from dpplan.queueing.scenario import Tables
+from dpplan.queueing.costs import Tables
 
 __all__ = ["AtContext", "Stations", "queue_wait_s", "stations"]
 

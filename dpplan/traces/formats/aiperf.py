@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 
 from dpplan.traces.columns import NO_IDS, Rows
-from dpplan.traces.faults import BadRecord
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
     MAX_TIME_S,
@@ -24,7 +23,8 @@ from dpplan.traces.formats.common import (
     json_fault,
 )
 from dpplan.traces.formats.mooncake import block_size
-from dpplan.traces.lines import LINE_LIMIT_BYTES, Chunk
+from dpplan.traces.reading.faults import BadRecord
+from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
 from dpplan.traces.requests import Ints, Requests, TokenSource
 
 __all__ = ["AiperfReader", "recognises"]

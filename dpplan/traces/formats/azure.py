@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 
 from dpplan.traces.columns import requests_of
-from dpplan.traces.faults import BadRecord
 from dpplan.traces.formats.common import Head, Reading, check_tokens
 from dpplan.traces.formats.stamps import DATE, date_ns
-from dpplan.traces.lines import LINE_LIMIT_BYTES, Chunk
+from dpplan.traces.reading.faults import BadRecord
+from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
 from dpplan.traces.requests import Requests, TokenSource
 
 __all__ = ["AzureReader", "recognises"]

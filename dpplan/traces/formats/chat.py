@@ -10,7 +10,6 @@ from typing import Any, Final
 import msgspec
 
 from dpplan.traces.columns import Rows
-from dpplan.traces.faults import BadRecord
 from dpplan.traces.formats.agents import Agents
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
@@ -21,7 +20,8 @@ from dpplan.traces.formats.common import (
 )
 from dpplan.traces.formats.stamps import since_1970_s
 from dpplan.traces.formats.text_blocks import BLOCK_TOKENS, EstimatedTokens, GivenTokenizer
-from dpplan.traces.lines import LINE_LIMIT_BYTES, Chunk
+from dpplan.traces.reading.faults import BadRecord
+from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
 from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, TokenSource
 
 __all__ = ["ChatReader", "recognises"]

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from dpplan.traces.columns import NO_IDS
-from dpplan.traces.faults import BadRecord, Faults
-from dpplan.traces.lines import Chunk
+from dpplan.traces.reading.faults import BadRecord, Faults
+from dpplan.traces.reading.lines import Chunk
 from dpplan.traces.requests import Ints, Requests, TokenSource
 
 __all__ = [

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 
 from dpplan.traces.columns import NO_IDS, requests_of
-from dpplan.traces.faults import BadRecord
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
     MAX_TIME_S,
@@ -23,7 +22,8 @@ from dpplan.traces.formats.common import (
     integers,
     json_fault,
 )
-from dpplan.traces.lines import LINE_LIMIT_BYTES, Chunk
+from dpplan.traces.reading.faults import BadRecord
+from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
 from dpplan.traces.requests import Ints, Requests, TokenSource
 
 __all__ = ["MooncakeReader", "block_size", "recognises"]

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from dpplan.traces.faults import BadRecord
+from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.requests import Ints
 
 __all__ = ["DATE", "date_ns", "date_s", "since_1970_s"]

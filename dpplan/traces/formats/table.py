@@ -10,10 +10,10 @@ from typing import Final
 
 from dpplan.errors import BadInput, Fault, did_you_mean
 from dpplan.traces.columns import Rows
-from dpplan.traces.faults import BadRecord
 from dpplan.traces.formats.common import MAX_TIME_S, Head, Reading, check_tokens
 from dpplan.traces.formats.stamps import date_s
-from dpplan.traces.lines import LINE_LIMIT_BYTES, Chunk
+from dpplan.traces.reading.faults import BadRecord
+from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
 from dpplan.traces.requests import Requests, TokenSource
 
 __all__ = ["TableReader", "parse_columns", "recognises"]

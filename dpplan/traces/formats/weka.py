@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 
 from dpplan.traces.columns import NO_IDS, Rows
-from dpplan.traces.faults import BadRecord
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
     MAX_TIME_S,
@@ -24,7 +23,8 @@ from dpplan.traces.formats.common import (
     integers,
     json_fault,
 )
-from dpplan.traces.lines import DOCUMENT_LIMIT_BYTES, LINE_LIMIT_BYTES, Chunk
+from dpplan.traces.reading.faults import BadRecord
+from dpplan.traces.reading.lines import DOCUMENT_LIMIT_BYTES, LINE_LIMIT_BYTES, Chunk
 from dpplan.traces.requests import (
     GAP_HUMAN,
     GAP_TOOL,

@@ -1,0 +1,1 @@
+"""Model profiles from a Hugging Face `config.json`."""

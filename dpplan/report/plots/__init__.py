@@ -1,0 +1,1 @@
+"""What each answer shows as a picture, one module a question."""

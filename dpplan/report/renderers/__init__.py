@@ -1,0 +1,1 @@
+"""How a document looks: terminal, Markdown, CSV."""

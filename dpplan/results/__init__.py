@@ -1,0 +1,1 @@
+"""Answers as frozen plain values, one module a question."""

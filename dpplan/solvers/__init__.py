@@ -1,0 +1,1 @@
+"""Optima of arrays: closed form, linear programme, and the certificate both must pass."""

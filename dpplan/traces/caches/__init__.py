@@ -1,0 +1,1 @@
+"""What caches of every size and time to live make of a trace (H)."""

@@ -1,0 +1,1 @@
+"""What a trace holds: lengths, arrivals, sessions."""

@@ -1,0 +1,1 @@
+"""Traces out of workload profiles (H-synthesis)."""

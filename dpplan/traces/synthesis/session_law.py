@@ -1,0 +1,247 @@
+"""H-synthesis: how sessions are drawn from the means of a workload.
+
+The means don't tell how sessions differ, so they differ as in Q-sessions: a gamma law of turns,
+longer sessions with shorter turns. What rounding to whole turns would shift is solved for, so that
+the means of the sessions drawn are the profile's but for the luck of the draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dpplan.demand.sessions import dispersion
+from dpplan.errors import BadInput, Fault
+from dpplan.profiles.workload import TurnClass
+
+__all__ = ["SessionLaw", "WholeTurns", "gamma_turns", "session_law"]
+
+Array = npt.NDArray[np.float64]
+
+_POINTS: Final = 4096
+_ALIKE: Final = 1.0 + 1e-6
+_ROUNDS: Final = 30
+_HALVINGS: Final = 44
+_STEEPEST: Final = 3.0
+"""Largest exponent looked for: means that ask for more contradict each other."""
+_MOST_TURNS: Final = 1e6
+_MOST_TOKENS: Final = 1e9
+
+
+@dataclass(frozen=True)
+class SessionLaw:
+    """How sessions are drawn, and the means that follow, free of sampling error.
+
+    A session of T turns starts with `first_prompt_tokens` and grows by
+    growth * T**exponent / mean(T**exponent), evenly but for `tilt`; a share `append_fraction` of
+    each turn's growth is appended, the rest generated.
+    """
+
+    shape: float
+    """Of the gamma law of turns; inf = all alike."""
+    scale_turns: float
+    """Mean turns before they are rounded, and held to one at least."""
+    exponent: float
+    """0: every session grows alike; 1: every turn does."""
+    power_mean: float
+    """Mean of T**exponent."""
+    growth_tokens: float
+    first_prompt_tokens: float
+    tilt: float
+    """0: turns of a session are alike; 1: the first one adds nothing, the last one twice."""
+    append_fraction: float
+    turns_per_session: float
+    append_tokens: float
+    output_tokens: float
+    """Means over sessions of a session's mean turn."""
+    session_tokens: float
+    context_tokens: float
+    """Mean over turns of what the session held before it."""
+
+    @property
+    def output_over_turns_tokens(self) -> float:
+        """Mean over turns of what one generates: long sessions count more."""
+        return self.growth_tokens * (1.0 - self.append_fraction) / self.turns_per_session
+
+    def turns_at(self, place: Array, rounding: Array) -> npt.NDArray[np.int64]:
+        """Turns of sessions at places of the law, both numbers uniform in [0, 1); shape (n,)."""
+        exact = np.maximum(self.scale_turns * gamma_turns(self.shape)(place), 1.0)
+        return np.floor(exact + rounding).astype(np.int64)
+
+    def growth_of(self, turns: int) -> Array:
+        """Tokens that each turn of a session of so many adds, shape (turns,)."""
+        total = self.growth_tokens * turns**self.exponent / self.power_mean
+        place = np.linspace(-1.0, 1.0, turns) if turns > 1 else np.zeros(1)
+        return np.asarray(total / turns * (1.0 + self.tilt * place))
+
+    def tokens_of(self, turns: int, draw: np.random.Generator) -> tuple[Array, Array]:
+        """What each turn of a session of so many brings and generates, shape (turns,)."""
+        del draw  # sessions of as many turns are alike
+        growth = self.growth_of(turns)
+        brought = growth * self.append_fraction
+        brought[0] += self.first_prompt_tokens
+        return brought, growth * (1.0 - self.append_fraction)
+
+
+def session_law(workload: TurnClass) -> SessionLaw:
+    """The law whose means are a workload's, as far as they don't contradict each other.
+
+    Parameters
+    ----------
+    workload : TurnClass
+
+    Returns
+    -------
+    SessionLaw
+        Its own means say what sessions drawn from it will have.
+
+    Raises
+    ------
+    BadInput
+        If there is more of something than can be written.
+
+    Examples
+    --------
+    Two turns of 30 + 20 tokens after 100: contexts of 100 and 150.
+
+    >>> w = TurnClass(name="x", model="m", turns_per_session=2, context_tokens=125,
+    ...     append_tokens=30, output_tokens=20, session_tokens=200)
+    >>> law = session_law(w)
+    >>> round(law.first_prompt_tokens, 6), round(law.append_tokens, 6), round(law.tilt, 6)
+    (100.0, 30.0, 0.0)
+    """
+    _check(workload)
+    spread = dispersion(workload)
+    shape = spread / (spread - 1.0) if spread > _ALIKE else math.inf
+    whole = WholeTurns(gamma_turns(shape), workload.turns_per_session)
+    turns, added = whole.mean_turns, workload.append_tokens + workload.output_tokens
+    exponent = growth = 0.0
+    for _ in range(_ROUNDS):
+        # Contexts of even growth average first + growth * mean((T - 1) * T**e) / (2 T mean(T**e)).
+        part = whole.moment(exponent, lambda t: t - 1.0) / (2.0 * turns * whole.moment(exponent))
+        growth = (workload.session_tokens - workload.context_tokens) / (1.0 - part)
+        growth = min(max(growth, 0.0), workload.session_tokens)
+        before, exponent = exponent, whole.exponent(added / growth if growth else math.inf)
+        if abs(exponent - before) < 1e-10:
+            break
+    middle = whole.moment(exponent)
+    first = workload.session_tokens - growth
+    even = growth * whole.moment(exponent, lambda t: t - 1.0) / (2.0 * turns * middle)
+    # A lone turn cannot be tilted.
+    reach = growth * whole.moment(exponent, lambda t: np.where(t > 1.0, t + 1.0, 0.0))
+    reach /= 6.0 * turns * middle
+    high = first + even - workload.context_tokens
+    tilt = min(max(high / reach, -1.0), 1.0) if reach > 1e-9 * workload.session_tokens else 0.0
+    tilt = 0.0 if abs(tilt) < 1e-9 else tilt
+    share = workload.append_tokens / added
+    per_turn = growth * whole.moment(exponent, lambda t: 1.0 / t) / middle
+    return SessionLaw(
+        shape=shape,
+        scale_turns=whole.scale_turns,
+        exponent=exponent,
+        power_mean=middle,
+        growth_tokens=growth,
+        first_prompt_tokens=first,
+        tilt=tilt,
+        append_fraction=share,
+        turns_per_session=turns,
+        append_tokens=per_turn * share,
+        output_tokens=per_turn * (1.0 - share),
+        session_tokens=first + growth,
+        context_tokens=first + even - tilt * reach,
+    )
+
+
+class WholeTurns:
+    """A law of turns, rounded up or down at random to whole ones, one at least.
+
+    Parameters
+    ----------
+    relative : callable
+        Its quantiles at places in [0, 1], over their mean.
+    turns : float
+        The mean wanted.
+    """
+
+    def __init__(self, relative: Callable[[Array], Array], turns: float) -> None:
+        self._relative = relative
+        # Slices that narrow towards the long sessions, which weigh most in the means.
+        s = (np.arange(_POINTS) + 0.5) / _POINTS
+        self._weight = 3.0 * (1.0 - s) ** 2
+        self._weight /= self._weight.sum()
+        found = relative(1.0 - (1.0 - s) ** 3)
+        self.scale_turns = self._scale(found, turns)
+        exact = np.maximum(found * self.scale_turns, 1.0)
+        self._low = np.floor(exact)
+        self._above = exact - self._low
+        self.mean_turns = self.moment(0.0, lambda t: t)
+
+    def at(self, place: Array, rounding: Array) -> npt.NDArray[np.int64]:
+        """Turns at places of the law, both numbers uniform in [0, 1); shape (n,)."""
+        exact = np.maximum(self.scale_turns * self._relative(place), 1.0)
+        return np.floor(exact + rounding).astype(np.int64)
+
+    def moment(self, exponent: float, of: Callable[[Array], Array] | None = None) -> float:
+        """Mean of T**exponent, times a function of T where one is given."""
+        found = 0.0
+        for turns, share in ((self._low, 1.0 - self._above), (self._low + 1.0, self._above)):
+            value = turns**exponent if exponent else np.ones_like(turns)
+            found += float(
+                (self._weight * share * value * (1.0 if of is None else of(turns))).sum()
+            )
+        return found
+
+    def exponent(self, per_turn: float) -> float:
+        """The e at which mean(T**(e-1)) / mean(T**e), which falls with e, is `per_turn`."""
+        if (self._low == self._low[0]).all() and not self._above.any():
+            return 0.0
+        low, high = -_STEEPEST, _STEEPEST
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            found = self.moment(middle, lambda t: 1.0 / t) / self.moment(middle)
+            low, high = (middle, high) if found > per_turn else (low, middle)
+        return 0.5 * (low + high)
+
+    def _scale(self, relative: Array, turns: float) -> float:
+        """Scale at which the mean of at least one turn each is the one wanted."""
+        low, high = 0.0, turns
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            mean = float((self._weight * np.maximum(relative * middle, 1.0)).sum())
+            low, high = (middle, high) if mean < turns else (low, middle)
+        return high
+
+
+def gamma_turns(shape: float) -> Callable[[Array], Array]:
+    """Quantiles of a gamma law of mean 1, at places in [0, 1]; shape inf = always 1."""
+    if math.isinf(shape):
+        return np.ones_like
+    from scipy.special import gammaincinv
+
+    return lambda place: np.asarray(gammaincinv(shape, place) / shape)
+
+
+def _check(workload: TurnClass) -> None:
+    faults = []
+    for name, most in (
+        ("turns_per_session", _MOST_TURNS),
+        ("session_tokens", _MOST_TOKENS),
+        ("append_tokens", _MOST_TOKENS),
+        ("output_tokens", _MOST_TOKENS),
+    ):
+        value = getattr(workload, name)
+        if value > most:
+            where = f"workload {workload.name}: {name}"
+            faults.append(Fault(where, f"at most {most:,.0f} is needed for a trace", f"{value:g}"))
+    if workload.turns_per_session < 1:
+        where = f"workload {workload.name}: turns_per_session"
+        faults.append(
+            Fault(where, "one turn at least is needed", f"{workload.turns_per_session:g}")
+        )
+    if faults:
+        raise BadInput(faults)

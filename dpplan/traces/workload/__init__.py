@@ -1,0 +1,1 @@
+"""Workload profiles out of traces."""

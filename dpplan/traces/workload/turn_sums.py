@@ -1,0 +1,230 @@
+"""Hits, misses and answers of a trace's turns: means with their sampling error, distributions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dpplan.traces.caches.cache import RequestHits
+from dpplan.traces.requests import Requests
+from dpplan.traces.statistics.distributions import Distribution, TimeCounter, TokenCounter
+
+__all__ = ["History", "Mean", "TurnSums", "Turns", "mean_of"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_RUN: Final = 100
+"""Consecutive requests that count as one unit where a trace names no sessions."""
+_Z90: Final = 1.6448536269514722
+"""Half-width of a normal distribution's middle 90 %, in standard deviations."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean and how well the trace tells it."""
+
+    value: float
+    standard_error: float | None
+    """None where fewer than two units tell it."""
+    units: int
+    """Independent units behind it: sessions, or runs of consecutive requests."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """90 % confidence interval, by the normal law, never below zero."""
+        if self.standard_error is None:
+            return None
+        reach = _Z90 * self.standard_error
+        return max(self.value - reach, 0.0), self.value + reach
+
+
+@dataclass(frozen=True, eq=False)
+class Turns:
+    """What a trace's turns hit, miss and generate; distributions hold one number a turn."""
+
+    context_tokens: Mean
+    append_tokens: Mean
+    output_tokens: Mean
+    gap_s: Mean | None
+    """None where no gap is known."""
+    dram_hit_fraction: float
+    """Share of the hits by ids that a DRAM tier has; 0 without one."""
+    unit: str
+    """`sessions`, or `runs of 100 requests`."""
+    context: Distribution
+    append: Distribution
+    output: Distribution
+    gap: Distribution
+
+
+def mean_of(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Mean:
+    """Mean over all turns with the error of a ratio of sums over independent units (H-error).
+
+    m = sum y / sum n; its variance is U/(U-1) * sum (y - m*n)**2 / (sum n)**2 over U units, which
+    is right for turns that are alike within a session: those of one session count as one draw.
+
+    Parameters
+    ----------
+    sums, counts : array_like
+        y and n of each unit, shape (units,); units without turns are left out.
+
+    Examples
+    --------
+    >>> mean_of([2.0, 4.0], [1, 1])
+    Mean(value=3.0, standard_error=1.0, units=2)
+    """
+    y, n = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    y, n = y[n > 0], n[n > 0]
+    total = float(n.sum())
+    if not total:
+        return Mean(0.0, None, 0)
+    mean, units = float(y.sum()) / total, len(n)
+    if units < 2:
+        return Mean(mean, None, units)
+    spread = float(((y - mean * n) ** 2).sum()) * units / (units - 1)
+    return Mean(mean, math.sqrt(spread) / total, units)
+
+
+class History:
+    """Takes in batches, gives what each prompt's session held before it."""
+
+    def __init__(self) -> None:
+        self._held: Ints = np.zeros((2, 0), np.int64)
+        """Of the last turn, by session: input and output; tokens of the prompt's blocks."""
+
+    def hit_tokens(self, requests: Requests) -> Ints:
+        """Tokens of each prompt that its session had read or written, at most all; shape (n,)."""
+        total, _ = self._before(requests)
+        hit: Ints = np.minimum(total, requests.input_tokens)
+        return hit
+
+    def with_outputs(self, requests: Requests, hit: Ints) -> Ints:
+        """Hits by ids, and the answers between them where all of the last prompt is hit; (n,)."""
+        total, named = self._before(requests)
+        answers = np.where((named > 0) & (hit >= named), total - named, 0)
+        more: Ints = np.minimum(hit + answers, requests.input_tokens)
+        return more
+
+    def _before(self, requests: Requests) -> tuple[Ints, Ints]:
+        session = requests.session + 1  # those that no session is known of stand in row 0
+        needed, rows = int(session.max()) + 1, self._held.shape[1]
+        if needed > rows:
+            self._held = np.pad(self._held, ((0, 0), (0, max(needed, 2 * rows) - rows)))
+        order = np.argsort(session, kind="stable")
+        by_session = session[order]
+        first = np.concatenate([[True], by_session[1:] != by_session[:-1]])
+        last = np.concatenate([first[1:], [True]])
+        named = np.concatenate([[0], np.cumsum(requests.block_tokens)])[requests.block_starts]
+        columns = np.stack([requests.input_tokens + requests.output_tokens, np.diff(named)])
+        columns = columns[:, order]
+        before = np.concatenate([np.zeros((2, 1), np.int64), columns[:, :-1]], axis=1)
+        before[:, first] = self._held[:, by_session[first]]
+        self._held[:, by_session[last]] = columns[:, last]
+        placed = np.empty_like(before)
+        placed[:, order] = before
+        placed[:, session == 0] = 0
+        return placed[0], placed[1]
+
+
+class TurnSums:
+    """Takes in batches with their hits, gives `Turns`.
+
+    Parameters
+    ----------
+    row : int, optional
+        Which of the cache sizes counts; None = a cache that keeps everything.
+    hit_fraction : float, optional
+        Share of every prompt that is taken as hit, whatever the trace says.
+    history : bool
+        Without block ids: what the session held is taken as hit.
+    answers : bool
+        Answers have no ids in later prompts: they hit where all before them does.
+    dram_row : int, optional
+        Which of the cache sizes is a DRAM tier's.
+    """
+
+    def __init__(
+        self,
+        row: int | None = None,
+        hit_fraction: float | None = None,
+        *,
+        history: bool = False,
+        answers: bool = False,
+        dram_row: int | None = None,
+    ) -> None:
+        self._row, self._hit_fraction = row, hit_fraction
+        self._dram_row, self._by_ids, self._in_dram = dram_row, 0, 0
+        self._is_history, self._has_answers = history, answers
+        self._history = History()
+        self._by_session: bool | None = None
+        self._requests = 0
+        self._sums: Floats = np.zeros((6, 0))
+        """Turns, hits, misses, outputs, gaps known, their sum; by unit."""
+        self._context, self._append, self._output = TokenCounter(), TokenCounter(), TokenCounter()
+        self._gap = TimeCounter()
+
+    def add(self, requests: Requests, hits: RequestHits) -> None:
+        """Take in a batch."""
+        if not len(requests):
+            return
+        if self._hit_fraction is not None:
+            hit = np.rint(requests.input_tokens * self._hit_fraction).astype(np.int64)
+        elif self._is_history:
+            hit = self._history.hit_tokens(requests)
+        else:
+            hit = hits.ideal_tokens if self._row is None else hits.lru_tokens[self._row]
+            if self._dram_row is not None:
+                self._by_ids += int(hit.sum())
+                self._in_dram += int(hits.lru_tokens[self._dram_row].sum())
+            if self._has_answers:
+                hit = self._history.with_outputs(requests, hit)
+        if self._by_session is None:
+            self._by_session = bool((requests.session >= 0).any())
+        unit = (
+            requests.session + 1
+            if self._by_session
+            else (self._requests + np.arange(len(requests))) // _RUN
+        )
+        self._requests += len(requests)
+        known = ~np.isnan(requests.gap_s)
+        missed = requests.input_tokens - hit
+        columns = (
+            np.ones(len(requests)),
+            hit,
+            missed,
+            requests.output_tokens,
+            known,
+            np.where(known, requests.gap_s, 0.0),
+        )
+        units = int(unit.max()) + 1
+        if units > self._sums.shape[1]:
+            more = max(units, 2 * self._sums.shape[1]) - self._sums.shape[1]
+            self._sums = np.pad(self._sums, ((0, 0), (0, more)))
+        width = self._sums.shape[1]
+        for row, values in enumerate(columns):
+            self._sums[row] += np.bincount(unit, weights=values, minlength=width)
+        self._context.add(hit)
+        self._append.add(missed)
+        self._output.add(requests.output_tokens)
+        self._gap.add(requests.gap_s[known])
+
+    def result(self) -> Turns:
+        """Everything taken in so far."""
+        turns, hit, missed, output, gaps, gap_s = self._sums
+        return Turns(
+            context_tokens=mean_of(hit, turns),
+            append_tokens=mean_of(missed, turns),
+            output_tokens=mean_of(output, turns),
+            gap_s=mean_of(gap_s, gaps) if gaps.any() else None,
+            dram_hit_fraction=self._in_dram / self._by_ids if self._by_ids else 0.0,
+            unit="sessions" if self._by_session else f"runs of {_RUN} requests",
+            context=self._context.result(),
+            append=self._append.result(),
+            output=self._output.result(),
+            gap=self._gap.result(),
+        )
