@@ -23,6 +23,7 @@ PACKAGE = Path(dpplan.__file__).parent
 ROOMS = (
     "units",
     "errors",
+    "arrays",
     "frozen",
     # what is given, and workloads out of logs
     "profiles",

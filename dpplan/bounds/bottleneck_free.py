@@ -13,9 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from dpplan.arrays import Array
 from dpplan.deployment.capacity import NodeCapacity
 from dpplan.deployment.routes import FLOWS, POOL, resource_index, traffic_table
 
@@ -81,7 +79,7 @@ def bottleneck_free_range(
     prefill: NodeCapacity,
     decode: NodeCapacity,
     *,
-    table: npt.NDArray[np.float64] | None = None,
+    table: Array | None = None,
     pool_bytes_per_storage_byte: float = 0.0,
 ) -> BottleneckFreeRange:
     """Range of P/D that lets every storage NIC saturate (S1, eq. 9 for unlike node types).

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.bounds.strategies import bounds
 from dpplan.deployment import Deployment, Limits, Side
 from dpplan.deployment.routes import RESOURCES
@@ -17,7 +17,6 @@ from dpplan.units import format_quantity
 
 __all__ = ["MOST_OPTIONS", "NodeChoice", "choose_nodes", "node_options"]
 
-Array = npt.NDArray[np.float64]
 
 _TIE = 1e-9
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.deployment import ClassDemand, Limits
 from dpplan.deployment.routes import RESOURCES
 from dpplan.errors import UncertifiedAnswer
@@ -16,7 +17,6 @@ from dpplan.solvers.lp import LpAnswer, maximise_turns
 
 __all__ = ["bounds", "solve_strategy", "strategy_use"]
 
-Array = npt.NDArray[np.float64]
 
 _FULL = 1 - 1e-9
 """A resource at least this loaded binds: the certificate's tolerance."""

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.demand.kv_cache import CacheLayout, sequence_bytes
 from dpplan.profiles.architecture import Architecture
 
 __all__ = ["DecodeDemand", "decode_demand", "largest_batch", "step_time_s"]
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.profiles.architecture import Architecture, LayerGroup
 
 __all__ = ["Counting", "PrefillFlop", "attended_pairs", "cache_compute_ratio", "prefill_flop"]
 
-Array = npt.NDArray[np.float64]
 Counting = Literal["paper", "full"]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.profiles.architecture import Architecture
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "sequence_bytes",
 ]
 
-Array = npt.NDArray[np.float64]
 
 BLOCK_TOKENS = 64
 """Tokens of a storage block (DualPath, sec. 6): KV is persisted in full blocks only."""

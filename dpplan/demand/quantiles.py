@@ -9,9 +9,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array
+
 __all__ = ["Quantiles", "relative_quantiles"]
 
-Array = npt.NDArray[np.float64]
 
 _LEAST: Final = 1e-6
 """Of the largest value: what is shared out by 1/value stays finite."""

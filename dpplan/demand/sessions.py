@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.demand.quantiles import Quantiles, relative_quantiles
 from dpplan.profiles.workload import TurnClass
 
@@ -39,7 +39,6 @@ __all__ = [
     "sessions_of",
 ]
 
-Array = npt.NDArray[np.float64]
 
 _SURVIVAL: Final = np.array(
     [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.005]

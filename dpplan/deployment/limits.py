@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.demand import CacheLayout, Counting, cache_layout, prefill_flop
 from dpplan.deployment.capacity import effective
 from dpplan.deployment.layouts import Engine, Weights
@@ -24,8 +25,6 @@ from dpplan.profiles.library import Inputs
 from dpplan.solvers.closed_form import best_split
 
 __all__ = ["ClassDemand", "Deployment", "Limits", "Side", "assemble_limits"]
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.demand import PrefillFlop, cache_layout, prefill_flop, remote_nodes_reached
 from dpplan.deployment.capacity import effective
 from dpplan.deployment.layouts import Engine, GpuRates
@@ -33,7 +34,6 @@ __all__ = [
     "prefill_tokens_per_s_per_gpu",
 ]
 
-Array = npt.NDArray[np.float64]
 
 BATCH_TOKENS = 16_384.0
 """Tokens per GPU of a forward batch: the DeepSeek profile's (github.com/deepseek-ai/profile-data).

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from dpplan.arrays import Array
 
 __all__ = [
     "FLOWS",
@@ -134,9 +135,7 @@ def resource_index(name: str) -> int:
     return _INDEX[name]
 
 
-def traffic_table(
-    *, prefill_shared: bool = False, decode_shared: bool = False
-) -> npt.NDArray[np.float64]:
+def traffic_table(*, prefill_shared: bool = False, decode_shared: bool = False) -> Array:
     """Units of each resource per unit of each flow (T).
 
     Parameters

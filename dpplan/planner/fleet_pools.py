@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.demand import Counting
 from dpplan.deployment import Deployment, Limits, Side
 from dpplan.deployment.layouts import MAX_ENGINE_NODES
@@ -22,7 +22,6 @@ from dpplan.profiles.library import Inputs, load_inputs
 
 __all__ = ["PoolSet", "assemble_pools"]
 
-Array = npt.NDArray[np.float64]
 
 _TIMES = (*range(1, 13), 16, 20, 24, 32)
 """Engine sizes that a fleet may mix, in smallest engines."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.errors import BadInput
 from dpplan.planner.assumptions import assumptions, time_assumptions, warnings
 from dpplan.planner.load import Load, choose_system, load_faults
@@ -37,7 +37,6 @@ from dpplan.results.predict import Interval, Prediction, Speedup
 
 __all__ = ["predict"]
 
-Array = npt.NDArray[np.float64]
 
 _DEVIATIONS: Final = 1.6449
 """Standard deviations of a 90 % interval."""

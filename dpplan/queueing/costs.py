@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.bounds.strategies import bounds, strategy_use
 from dpplan.demand import BLOCK_TOKENS, decode_demand, sequence_bytes
 from dpplan.demand.sessions import sessions_of
@@ -27,7 +28,6 @@ from dpplan.solvers.closed_form import best_split
 
 __all__ = ["CONTEXTS", "Scenario", "Tables", "scenario", "stack", "unit_limits"]
 
-Array = npt.NDArray[np.float64]
 
 CONTEXTS = 9
 """Contexts at which a session's costs are tabulated; between them they are taken as linear."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Flags
 from dpplan.queueing.stations import AtContext, Stations, queue_wait_s
 
 __all__ = ["Offline", "run_offline"]
 
-Array = npt.NDArray[np.float64]
 
 _STEP = 0.06
 """Largest step of time, as a share of what the slowest class still needs."""
@@ -56,7 +55,7 @@ class Offline:
     busy_storage_fraction: Array
     busy_decode_memory_fraction: Array
     """Utilisation, mean over the job."""
-    bound_holds: npt.NDArray[np.bool_]
+    bound_holds: Flags
     """The planner's bound, not the stations, set the time."""
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Flags
 from dpplan.queueing.costs import CONTEXTS
 from dpplan.queueing.stations import Stations, queue_wait_s
 
 __all__ = ["LIMITS", "Online", "largest_rate", "run_online"]
 
-Array = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 LIMITS = ("prefill.gpu", "storage_nic_read", "decode.gpu", "decode.hbm", "bound")
 """Stations that can be full, in the order of `Online.use`."""

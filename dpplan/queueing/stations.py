@@ -11,13 +11,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.demand.decode import step_time_s
 from dpplan.queueing.constants import Constants
 from dpplan.queueing.costs import Tables
 
 __all__ = ["AtContext", "Stations", "queue_wait_s", "stations"]
 
-Array = npt.NDArray[np.float64]
 
 _FULLEST = 1.0 - 1e-6
 """Utilisation above which a queue's wait is taken as at this one: finite, but far above any SLO."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.errors import UncertifiedAnswer
 
 __all__ = ["TOLERANCE", "Certificate", "certify"]
 
-Array = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-9
 """Largest relative gap, infeasibility and complementarity error of an answer that is shown."""

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array
+
 __all__ = ["Split", "best_split", "elasticity_range", "loads"]
 
-Array = npt.NDArray[np.float64]
 
 _CHUNK = 1 << 13
 _FLAT = 1e-13

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array, Flags
 from dpplan.errors import DpplanError, Infeasible, UncertifiedAnswer
 from dpplan.solvers.certificate import TOLERANCE, Certificate, certify
 from dpplan.solvers.closed_form import loads
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Fleet", "LpAnswer", "SolverName", "maximise_turns", "minimise_cost"]
 
-Array = npt.NDArray[np.float64]
 SolverName = Literal["highs", "cbc"]
 
 _TIGHT = 1e-10
@@ -141,7 +141,7 @@ def limit_resources(
     return rows
 
 
-def _flows(problem: pulp.LpProblem, shut: npt.NDArray[np.bool_]) -> dict[tuple[str, int, int], Any]:
+def _flows(problem: pulp.LpProblem, shut: Flags) -> dict[tuple[str, int, int], Any]:
     return {
         ("flow", k, w): problem.add_variable(f"f_{k}_{w}", 0, 0 if closed else None)
         for (k, w), closed in np.ndenumerate(shut)
@@ -256,7 +256,7 @@ def maximise_turns(
     )
 
 
-def _price_shut_ways(price: Array, load: Array, shut: npt.NDArray[np.bool_]) -> None:
+def _price_shut_ways(price: Array, load: Array, shut: Flags) -> None:
     """Raise the price of the resource that a shut way floods until the way is no bargain."""
     cost = load @ price
     cheapest = np.where(shut, np.inf, cost).min(axis=1)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.bounds.strategies import bounds
 from dpplan.demand import Counting
 from dpplan.deployment import Limits
@@ -37,7 +37,6 @@ __all__ = [
     "survey_row",
 ]
 
-Array = npt.NDArray[np.float64]
 
 CONTEXTS: Final = (16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576)
 """Context lengths of a survey [tokens]."""

@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from dpplan.traces.requests import GAP_UNKNOWN, Ints, Requests
+from dpplan.arrays import Ints
+from dpplan.traces.requests import GAP_UNKNOWN, Requests
 
 __all__ = [
     "BATCH_BLOCKS",

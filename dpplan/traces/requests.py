@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import numpy as np
-import numpy.typing as npt
+from dpplan.arrays import Array, Ints
 
 __all__ = [
     "GAP_HUMAN",
@@ -18,8 +17,6 @@ __all__ = [
     "TraceFile",
 ]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 TokenSource = Literal["given", "tokenizer", "estimate"]
 
 GAP_UNKNOWN: Final = 0
@@ -31,7 +28,7 @@ GAP_HUMAN: Final = 2
 class Requests:
     """Consecutive requests, in the order in which a cache sees them; columns of shape (n,)."""
 
-    time_s: Floats
+    time_s: Array
     """Arrival since the start of the trace, or of its scope where clocks are apart; NaN unknown."""
     input_tokens: Ints
     """The whole prompt, also where the file gives increments."""
@@ -42,11 +39,11 @@ class Requests:
     """Sub-agent within its session, 0 = the main one; turns of one agent follow one another."""
     scope: Ints
     """Requests of unlike scopes share no cache, and have clocks of their own."""
-    gap_s: Floats
+    gap_s: Array
     """Pause between the agent's previous answer and this request; NaN = first, or unknown."""
     gap_kind: Ints
     """`GAP_TOOL`, `GAP_HUMAN` or `GAP_UNKNOWN`."""
-    service_s: Floats
+    service_s: Array
     """What the measured server took for the request; NaN unknown."""
     block_starts: Ints
     """Where each request's blocks start in the arrays below, shape (n + 1,)."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.errors import BadInput, Fault
 from dpplan.profiles.library import Kind, read_profile
 from dpplan.queueing import CONSTANTS, Constants
@@ -28,7 +28,6 @@ __all__ = [
     "own_name",
 ]
 
-Array = npt.NDArray[np.float64]
 
 FITTED: Final = tuple(name for name, constant in CONSTANTS.items() if constant.fitted)
 """Constants that a calibration fits; the others have sources of their own."""

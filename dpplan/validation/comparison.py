@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array
 from dpplan.bounds.node_counts import choose_nodes
 from dpplan.demand.sessions import scaled
 from dpplan.deployment import Deployment
@@ -32,7 +32,6 @@ from dpplan.validation.measurements import Measurement
 
 __all__ = ["Comparison", "compare", "prepare_rows", "scaled_inputs"]
 
-Array = npt.NDArray[np.float64]
 
 _SESSION_METRICS = {"jct_s": "session_s"}
 """Metrics of arrivals that `Online` has under another name."""

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array, Flags, Ints
 from dpplan.traces.caches.curves import HitCurve, TtlCurve
 from dpplan.traces.caches.hit_counts import HitCounts
 from dpplan.traces.caches.numbering import Numbering
@@ -22,9 +23,6 @@ from dpplan.traces.requests import Requests
 
 __all__ = ["CacheAnalysis", "CacheResult", "RequestHits"]
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 _Scalar = TypeVar("_Scalar", np.int64, np.float64)
 
 _PIECE: Final = 1 << 20
@@ -221,7 +219,7 @@ class CacheAnalysis:
         )
 
     def _take(
-        self, ids: Ints, tokens: Ints, starts: Ints, time_s: Floats, scope: Ints
+        self, ids: Ints, tokens: Ints, starts: Ints, time_s: Array, scope: Ints
     ) -> tuple[Ints, Ints]:
         """Ideal and LRU hit tokens of each request; of the blocks followed only."""
         weight = self._sample.weight
@@ -265,8 +263,8 @@ class CacheAnalysis:
         self,
         touches: Touches,
         once: Touches,
-        kept: Bools | None,
-        time_s: Floats,
+        kept: Flags | None,
+        time_s: Array,
         scope: Ints,
         tokens: Ints,
         known: int,
@@ -298,7 +296,7 @@ class CacheAnalysis:
 
 
 def _spread(
-    values: npt.NDArray[_Scalar], kept: Bools | None, elsewhere: float
+    values: npt.NDArray[_Scalar], kept: Flags | None, elsewhere: float
 ) -> npt.NDArray[_Scalar]:
     """Put values back to the blocks they belong to: repeated ones hit where those before them do.
 

@@ -8,9 +8,10 @@ from typing import Final, overload
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array, Ints
+
 __all__ = ["HitCurve", "TtlCurve"]
 
-Floats = npt.NDArray[np.float64]
 
 _GRID_PER_OCTAVE: Final = 4
 
@@ -32,9 +33,9 @@ class HitCurve:
     [1, 2, 3]
     """
 
-    hit_blocks: Floats = field(repr=False)
+    hit_blocks: Array = field(repr=False)
     """Blocks that hit in a cache of 0, 1, 2, ... blocks; in steps of 1/sampled_fraction blocks."""
-    hit_tokens: Floats = field(repr=False)
+    hit_tokens: Array = field(repr=False)
     """The same in tokens."""
     blocks: int
     """All block references."""
@@ -42,30 +43,30 @@ class HitCurve:
     """All input tokens."""
     sampled_fraction: float = 1.0
     """Share of the blocks followed; 1 = exact."""
-    block_error: tuple[Floats, Floats] | None = field(default=None, repr=False)
+    block_error: tuple[Array, Array] | None = field(default=None, repr=False)
     """Capacities, and the standard error of the block hit fraction there; None = exact."""
 
     @overload
     def block_hit_fraction(self, capacity_blocks: float) -> float: ...
     @overload
-    def block_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Floats: ...
-    def block_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Floats:
+    def block_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Array: ...
+    def block_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Array:
         """Share of block references that hit in a cache of so many blocks; of the same shape."""
         return self._at(self.hit_blocks, capacity_blocks, self.blocks)
 
     @overload
     def token_hit_fraction(self, capacity_blocks: float) -> float: ...
     @overload
-    def token_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Floats: ...
-    def token_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Floats:
+    def token_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Array: ...
+    def token_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Array:
         """Share of all input tokens that hit in a cache of so many blocks; of the same shape."""
         return self._at(self.hit_tokens, capacity_blocks, self.tokens)
 
     @overload
     def standard_error(self, capacity_blocks: float) -> float: ...
     @overload
-    def standard_error(self, capacity_blocks: npt.ArrayLike) -> float | Floats: ...
-    def standard_error(self, capacity_blocks: npt.ArrayLike) -> float | Floats:
+    def standard_error(self, capacity_blocks: npt.ArrayLike) -> float | Array: ...
+    def standard_error(self, capacity_blocks: npt.ArrayLike) -> float | Array:
         """Standard error of the block hit fraction; 0 where the curve is exact (H-sample)."""
         capacity = np.asarray(capacity_blocks, dtype=float)
         if self.block_error is None:
@@ -79,7 +80,7 @@ class HitCurve:
         """Smallest capacity beyond which nothing is gained."""
         return round((len(self.hit_blocks) - 1) / self.sampled_fraction)
 
-    def capacities(self) -> npt.NDArray[np.int64]:
+    def capacities(self) -> Ints:
         """Capacities [blocks] worth showing: four per doubling, up to where no more is gained."""
         top = self.saturation_blocks
         if top < 1:
@@ -88,7 +89,7 @@ class HitCurve:
         grid = np.minimum(np.round(2 ** (steps / _GRID_PER_OCTAVE)), top)
         return np.unique(np.append(grid, top)).astype(np.int64)
 
-    def _at(self, hits: Floats, capacity_blocks: npt.ArrayLike, of: int) -> float | Floats:
+    def _at(self, hits: Array, capacity_blocks: npt.ArrayLike, of: int) -> float | Array:
         capacity = np.asarray(capacity_blocks, dtype=float)
         # An exact curve has no hits between its steps: 2.5 blocks hold 2. Of a sampled one, those
         # at a distance of d are spread evenly from d - 1/2 to d + 1/2.

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Ints
 from dpplan.traces.caches.curves import HitCurve
 from dpplan.traces.caches.reuse import NEVER
 
 __all__ = ["CLASSES", "HitCounts"]
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 CLASSES: Final = 16
 """Classes of sampled blocks; the spread of their hits gives the error."""
@@ -127,8 +125,8 @@ class HitCounts:
             self._summed = False
 
     def _error(
-        self, hit_blocks: Floats, sampled_fraction: float, blocks: int
-    ) -> tuple[Floats, Floats]:
+        self, hit_blocks: Array, sampled_fraction: float, blocks: int
+    ) -> tuple[Array, Array]:
         """Capacities, and the standard error of the hit fraction at each.
 
         Two sources, taken as independent: which blocks are in the sample (spread of the misses
@@ -148,19 +146,19 @@ class HitCounts:
         return capacity, np.hypot(spread / max(blocks, 1), (high - low) / 2)
 
 
-def _bins(distance: Floats) -> Ints:
+def _bins(distance: Array) -> Ints:
     bins = np.log2(distance + 1.0)
     bins *= _PER_OCTAVE
     return np.minimum(bins.astype(np.int64), _PER_OCTAVE * _OCTAVES - 1)
 
 
-def _grown(values: Floats, size: int) -> Floats:
+def _grown(values: Array, size: int) -> Array:
     grown = np.zeros(size)
     grown[: len(values)] = values
     return grown
 
 
-def _halved(values: Floats) -> Floats:
+def _halved(values: Array) -> Array:
     inner = values[1:]
     even = _grown(inner, len(inner) + len(inner) % 2)
     return np.concatenate((values[:1], even[::2] + even[1::2]))

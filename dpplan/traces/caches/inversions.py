@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Ints, Ints32
+
 __all__ = ["larger_before"]
 
-Ints = npt.NDArray[np.int64]
-Small = npt.NDArray[np.int32]
 
 _ALL_PAIRS: Final = 32
 _COLUMNS: Final = 4096
@@ -52,7 +52,7 @@ def _chunk(count: int) -> int:
     return 1 << ((count - 1).bit_length() + 1) // 2
 
 
-def _count(keys: Small, weights: Small) -> Small:
+def _count(keys: Ints32, weights: Ints32) -> Ints32:
     """`larger_before` of each row; the length is a multiple of its chunk, or small."""
     groups, count = keys.shape
     if count <= _ALL_PAIRS:
@@ -97,7 +97,7 @@ def _count(keys: Small, weights: Small) -> Small:
     return result.reshape(groups, count)
 
 
-def _all_pairs(keys: Small, weights: Small) -> Small:
+def _all_pairs(keys: Ints32, weights: Ints32) -> Ints32:
     groups, count = keys.shape
     counts = np.empty_like(keys)
     for at in range(0, groups, _COLUMNS):

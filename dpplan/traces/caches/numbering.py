@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from dpplan.arrays import Flags, Ints, Ints32
 
 __all__ = ["Numbering"]
 
-Ints = npt.NDArray[np.int64]
-Numbers = npt.NDArray[np.int32]
 
 _TABLE_MIN: Final = 1 << 16
 _TABLE_MAX: Final = 1 << 25
@@ -43,11 +42,11 @@ class Numbering:
     def __init__(self) -> None:
         self.count = 0
         """Distinct ids so far."""
-        self._table: Numbers | None = np.full(_TABLE_MIN, -1, np.int32)
-        self._slots: Numbers = np.empty(0, np.int32)
+        self._table: Ints32 | None = np.full(_TABLE_MIN, -1, np.int32)
+        self._slots: Ints32 = np.empty(0, np.int32)
         self._ids: Ints = np.empty(0, np.int64)
 
-    def number(self, ids: Ints) -> tuple[Numbers, Ints]:
+    def number(self, ids: Ints) -> tuple[Ints32, Ints]:
         """Number of each id, and where in `ids` each new number came up first, in order.
 
         Parameters
@@ -80,7 +79,7 @@ class Numbering:
         ids[self._table[used]] = used
         return ids
 
-    def keep(self, kept: npt.NDArray[np.bool_]) -> None:
+    def keep(self, kept: Flags) -> None:
         """Forget the other ids; those kept are numbered anew, in the same order; shape (count,)."""
         ids = self.ids()[kept]
         self._table, self._ids, self.count = None, ids, len(ids)
@@ -88,7 +87,7 @@ class Numbering:
 
     # -- small ids -----------------------------------------------------------------------------
 
-    def _number_by_table(self, ids: Ints, largest: int) -> tuple[Numbers, Ints]:
+    def _number_by_table(self, ids: Ints, largest: int) -> tuple[Ints32, Ints]:
         table = self._table
         assert table is not None
         if largest >= len(table):
@@ -113,7 +112,7 @@ class Numbering:
 
     # -- any ids -------------------------------------------------------------------------------
 
-    def _number_by_hash(self, ids: Ints) -> tuple[Numbers, Ints]:
+    def _number_by_hash(self, ids: Ints) -> tuple[Ints32, Ints]:
         numbers = self._guessed(ids)
         open_ = np.flatnonzero(numbers < 0)
         numbers[open_] = self._found(ids[open_])
@@ -134,7 +133,7 @@ class Numbering:
         self.count += len(first)
         return numbers, first
 
-    def _guessed(self, ids: Ints) -> Numbers:
+    def _guessed(self, ids: Ints) -> Ints32:
         """Number, or -1: a block behind a known one most often was behind it before, too."""
         numbers = np.full(len(ids), -1, np.int32)
         if not self.count:
@@ -154,7 +153,7 @@ class Numbering:
         mixed >>= np.uint64(65 - len(self._slots).bit_length())
         return mixed.view(np.int64)
 
-    def _found(self, ids: Ints) -> Numbers:
+    def _found(self, ids: Ints) -> Ints32:
         """Number of each id, -1 where it is unknown."""
         if not self.count:
             return np.full(len(ids), -1, np.int32)
@@ -175,7 +174,7 @@ class Numbering:
             open_, ids, slot = open_[other], ids[other], slot[other]
         return numbers
 
-    def _inserted(self, ids: Ints, at: int) -> Numbers:
+    def _inserted(self, ids: Ints, at: int) -> Ints32:
         """Put unknown ids, which may repeat, into the slots as numbers at, at + 1, ...
 
         `_ids` must hold them there already. Returns the number that each id got: that of its
@@ -198,7 +197,7 @@ class Numbering:
             slot = (slot[other] + step) & last
         return numbers
 
-    def _renumber(self, ids: Ints, is_first: npt.NDArray[np.bool_], final: Numbers) -> None:
+    def _renumber(self, ids: Ints, is_first: Flags, final: Ints32) -> None:
         """Replace the provisional numbers of first references by final ones."""
         wanted = np.flatnonzero(is_first)
         if len(wanted) == len(ids):  # no id came twice: the provisional numbers are final

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from dpplan.arrays import Flags, Ints, Ints32
 
 __all__ = ["prefix_lengths", "running_maximum", "seen_before", "sums_of"]
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 _BITS = 31
 """Values under a running maximum stay below 2**31."""
 
 
-def seen_before(
-    numbers: npt.NDArray[np.int32], known: int, first: Ints, block_starts: Ints
-) -> Bools:
+def seen_before(numbers: Ints32, known: int, first: Ints, block_starts: Ints) -> Flags:
     """Whether each block was seen in an earlier request (H-ideal).
 
     Parameters
@@ -45,7 +42,7 @@ def seen_before(
     return seen
 
 
-def prefix_lengths(hit: Bools, block_starts: Ints) -> Ints:
+def prefix_lengths(hit: Flags, block_starts: Ints) -> Ints:
     """Leading blocks of each request up to the first that misses; shape (n,).
 
     Examples
@@ -74,7 +71,7 @@ def sums_of(values: Ints, starts: Ints, lengths: Ints) -> Ints:
     return np.asarray(cumulative[starts + lengths] - cumulative[starts])
 
 
-def running_maximum(values: Ints, request: npt.NDArray[np.int32]) -> Ints:
+def running_maximum(values: Ints, request: Ints32) -> Ints:
     """Largest value from the request's start up to each place; in place, values in [0, 2**31).
 
     Examples

@@ -26,15 +26,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Flags, Ints, Ints32
 from dpplan.traces.caches.inversions import larger_before
 from dpplan.traces.caches.touches import Touches
 
 __all__ = ["NEVER", "RecencyOrder"]
 
-Ints = npt.NDArray[np.int64]
-Positions = npt.NDArray[np.int32]
 
 NEVER: Final = (1 << 31) - 1
 """Distance of a block that was never touched before."""
@@ -67,10 +65,10 @@ class RecencyOrder:
 
     def __init__(self, *, whole: bool) -> None:
         self._whole = whole
-        self._position: Positions = np.empty(0, np.int32)  # of each block, -1 = never touched
-        self._block: Positions = np.empty(0, np.int32)  # at each position
+        self._position: Ints32 = np.empty(0, np.int32)  # of each block, -1 = never touched
+        self._block: Ints32 = np.empty(0, np.int32)  # at each position
         self._top = 0
-        self._dead: Positions = np.empty(0, np.int32)  # sorted
+        self._dead: Ints32 = np.empty(0, np.int32)  # sorted
 
     def distances(self, touches: Touches, blocks: int) -> Ints:
         """D of each block of a batch, `NEVER` where it is new; touches them all.
@@ -119,7 +117,7 @@ class RecencyOrder:
             self._touch(numbers, place, former[:0])
         return distance
 
-    def keep(self, kept: npt.NDArray[np.bool_]) -> None:
+    def keep(self, kept: Flags) -> None:
         """Forget the other blocks; those kept are numbered anew, in the same order; shape (n,)."""
         self._reserve(len(kept), self._top)
         living = self._living(self._dead[:0], 0)
@@ -141,7 +139,7 @@ class RecencyOrder:
             grown[: self._top] = self._block[: self._top]
             self._block = grown
 
-    def _touch(self, numbers: Positions, place: Positions, killed: Positions) -> None:
+    def _touch(self, numbers: Ints32, place: Ints32, killed: Ints32) -> None:
         self._block[place] = numbers
         self._top += len(numbers)
         self._position[numbers] = place  # written in order: the last touch stays
@@ -157,7 +155,7 @@ class RecencyOrder:
         self._position[moved] = np.arange(low, self._top, dtype=np.int32)
         self._dead = self._dead[:0].copy()
 
-    def _living(self, killed: Positions, low: int) -> npt.NDArray[np.bool_]:
+    def _living(self, killed: Ints32, low: int) -> Flags:
         """Whether each position from `low` on holds a block's last touch."""
         living = np.ones(self._top - low, np.bool_)
         living[self._dead - low] = False
@@ -165,7 +163,7 @@ class RecencyOrder:
         return living
 
 
-def _larger_in_earlier(keys: Positions, weights: Ints, request: Positions) -> Ints:
+def _larger_in_earlier(keys: Ints32, weights: Ints, request: Ints32) -> Ints:
     """Weight of larger keys in earlier requests, for each key; all keys are distinct."""
     # By rising keys within each request no key counts another of its own request.
     bits = len(keys).bit_length()

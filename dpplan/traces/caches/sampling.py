@@ -19,13 +19,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Flags, Ints
 from dpplan.errors import BadInput, Fault
 from dpplan.traces.caches.hit_counts import CLASSES
 
 __all__ = ["BlockSample", "blocks_within", "check_prefixes"]
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 BASE_BYTES: Final = 200 * 10**6
 """Interpreter, reader, and what a batch takes while it is analysed."""
@@ -94,7 +93,7 @@ class BlockSample:
         """Share of the blocks that is followed."""
         return 1 / self.weight
 
-    def followed(self, ids: Ints) -> Bools | None:
+    def followed(self, ids: Ints) -> Flags | None:
         """Whether each block is followed, None = all; of the shape of `ids`."""
         if not self._halvings:
             return None
@@ -110,7 +109,7 @@ class BlockSample:
         """Whether so many blocks are beyond the limit."""
         return self._limit is not None and blocks > self._limit
 
-    def halve(self, ids: Ints) -> Bools:
+    def halve(self, ids: Ints) -> Flags:
         """Follow every second block only; which of those present that leaves."""
         self._halvings += 1
         kept = self.followed(ids)

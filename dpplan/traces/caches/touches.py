@@ -5,28 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from dpplan.arrays import Flags, Ints, Ints32
 
 __all__ = ["Touches", "touches_of"]
-
-Ints = npt.NDArray[np.int64]
-Numbers = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Touches:
     """Blocks that requests touch, in order of requests and of blocks in them."""
 
-    numbers: Numbers
+    numbers: Ints32
     """Dense number of each block, shape (m,)."""
     starts: Ints
     """Where each request's blocks start, shape (n + 1,)."""
-    request: Numbers
+    request: Ints32
     """Each block's request, shape (m,)."""
-    previous: Numbers
+    previous: Ints32
     """Place of the last earlier reference to the block in this batch, -1 = none; shape (m,)."""
 
-    def once(self) -> tuple[Touches, npt.NDArray[np.bool_] | None]:
+    def once(self) -> tuple[Touches, Flags | None]:
         """Without blocks that stand in the same request before; which are left, None = all."""
         kept = self.previous < self.starts[self.request]
         if kept.all():
@@ -35,7 +33,7 @@ class Touches:
         return touches_of(self.numbers[kept], before[self.starts]), kept
 
 
-def touches_of(numbers: Numbers, starts: Ints) -> Touches:
+def touches_of(numbers: Ints32, starts: Ints) -> Touches:
     """Find each block's previous reference.
 
     Examples

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Flags, Ints, Ints32
 from dpplan.traces.caches.curves import TtlCurve
 from dpplan.traces.caches.prefix_hits import running_maximum
 from dpplan.traces.caches.touches import Touches
 
 __all__ = ["LastTouches", "TtlHits"]
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 class LastTouches:
@@ -30,12 +27,12 @@ class LastTouches:
     """
 
     def __init__(self) -> None:
-        self.time_s: Floats = np.empty(0)
+        self.time_s: Array = np.empty(0)
         """Of each block, at least as many as there are."""
-        self.tokens: npt.NDArray[np.int32] = np.empty(0, np.int32)
+        self.tokens: Ints32 = np.empty(0, np.int32)
         """Of each block, likewise."""
 
-    def take(self, once: Touches, time_s: Floats, tokens: Ints, blocks: int) -> Floats:
+    def take(self, once: Touches, time_s: Array, tokens: Ints, blocks: int) -> Array:
         """Time of each block's touch before this one, -inf = never; shape (m,).
 
         Parameters
@@ -61,7 +58,7 @@ class LastTouches:
         self.tokens[once.numbers] = tokens
         return previous_s
 
-    def keep(self, kept: npt.NDArray[np.bool_]) -> None:
+    def keep(self, kept: Flags) -> None:
         """Forget the other blocks; those kept are numbered anew, in the same order; shape (n,)."""
         self.time_s = self.time_s[: len(kept)][kept]
         self.tokens = self.tokens[: len(kept)][kept]
@@ -87,8 +84,8 @@ class TtlHits:
 
     def add(
         self,
-        age_s: Floats,
-        request: npt.NDArray[np.int32],
+        age_s: Array,
+        request: Ints32,
         tokens: Ints,
         weight: float = 1.0,
     ) -> None:

@@ -18,15 +18,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Flags, Ints
 from dpplan.traces.caches.touches import Touches
 from dpplan.traces.caches.ttl import LastTouches
 
 __all__ = ["WINDOWS_S", "WorkingSet", "WorkingSetCounter"]
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 WINDOWS_S: Final = (60.0, 600.0, 3600.0)
 _STEPS: Final = 1 << 16
@@ -61,7 +59,7 @@ class _Grid:
         self._changes = np.zeros((rows, _STEPS))
         self._used = 0
 
-    def add(self, row: int, at_s: Floats, change: Floats) -> None:
+    def add(self, row: int, at_s: Array, change: Array) -> None:
         if not len(at_s):
             return
         latest = float(at_s.max())
@@ -74,7 +72,7 @@ class _Grid:
         np.add.at(self._changes[row], steps, change)
         self._used = max(self._used, int(steps.max()) + 1)
 
-    def levels(self) -> Floats:
+    def levels(self) -> Array:
         """At the end of each step used, from the first on."""
         return np.cumsum(self._changes[:, : self._used], axis=1)
 
@@ -110,8 +108,8 @@ class WorkingSetCounter:
     def add(
         self,
         once: Touches,
-        previous_s: Floats,
-        time_s: Floats,
+        previous_s: Array,
+        time_s: Array,
         scope: Ints,
         tokens: Ints,
         first_new: int,
@@ -156,7 +154,7 @@ class WorkingSetCounter:
             at_s = np.take(time_s, once.request[part])
             self._take(at_s, previous_s[part], tokens[part] * np.float64(weight))
 
-    def keep(self, kept: npt.NDArray[np.bool_], last: LastTouches, weight: float) -> None:
+    def keep(self, kept: Flags, last: LastTouches, weight: float) -> None:
         """Every block kept stands for twice as many from its last touch on, others for none.
 
         Parameters
@@ -193,10 +191,10 @@ class WorkingSetCounter:
             unique if self._scopes == 1 else (),
         )
 
-    def _on_axis(self, time_s: Floats) -> Floats:
+    def _on_axis(self, time_s: Array) -> Array:
         return time_s - self._start_s
 
-    def _take(self, at_s: Floats, previous_s: Floats, tokens: Floats) -> None:
+    def _take(self, at_s: Array, previous_s: Array, tokens: Array) -> None:
         age_s = at_s - previous_s
         np.maximum(age_s, 0, out=age_s)
         new = np.flatnonzero(age_s == np.inf)
@@ -227,7 +225,7 @@ class WorkingSetCounter:
 
 
 def _thinned(
-    levels: Floats, step_s: float, duration_s: float
+    levels: Array, step_s: float, duration_s: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     steps = len(levels)
     at = np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).round().astype(np.int64))

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from dpplan.arrays import Ints
 from dpplan.traces.columns import NO_IDS, Rows
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
@@ -25,7 +26,7 @@ from dpplan.traces.formats.common import (
 from dpplan.traces.formats.mooncake import block_size
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import Ints, Requests, TokenSource
+from dpplan.traces.requests import Requests, TokenSource
 
 __all__ = ["AiperfReader", "recognises"]
 

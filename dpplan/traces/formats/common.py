@@ -12,10 +12,11 @@ from typing import Any, Final, Protocol
 import msgspec
 import numpy as np
 
+from dpplan.arrays import Ints
 from dpplan.traces.columns import NO_IDS
 from dpplan.traces.reading.faults import BadRecord, Faults
 from dpplan.traces.reading.lines import Chunk
-from dpplan.traces.requests import Ints, Requests, TokenSource
+from dpplan.traces.requests import Requests, TokenSource
 
 __all__ = [
     "JSON_ERRORS",

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from dpplan.arrays import Ints
 from dpplan.traces.columns import NO_IDS, requests_of
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
@@ -24,7 +25,7 @@ from dpplan.traces.formats.common import (
 )
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import Ints, Requests, TokenSource
+from dpplan.traces.requests import Requests, TokenSource
 
 __all__ = ["MooncakeReader", "block_size", "recognises"]
 

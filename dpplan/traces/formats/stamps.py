@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from dpplan.arrays import Ints
 from dpplan.traces.reading.faults import BadRecord
-from dpplan.traces.requests import Ints
 
 __all__ = ["DATE", "date_ns", "date_s", "since_1970_s"]
 

@@ -9,8 +9,9 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from dpplan.arrays import Ints
 from dpplan.errors import BadInput, Fault
-from dpplan.traces.requests import Ints, TokenSource
+from dpplan.traces.requests import TokenSource
 
 __all__ = ["BLOCK_TOKENS", "EstimatedTokens", "GivenTokenizer", "TextTokens"]
 

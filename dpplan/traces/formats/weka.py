@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from dpplan.arrays import Ints
 from dpplan.traces.columns import NO_IDS, Rows
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
@@ -25,14 +26,7 @@ from dpplan.traces.formats.common import (
 )
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import DOCUMENT_LIMIT_BYTES, LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import (
-    GAP_HUMAN,
-    GAP_TOOL,
-    GAP_UNKNOWN,
-    Ints,
-    Requests,
-    TokenSource,
-)
+from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, TokenSource
 
 __all__ = ["WekaReader", "recognises"]
 

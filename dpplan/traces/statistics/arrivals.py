@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Ints
 from dpplan.traces.requests import Requests
 
 __all__ = ["WINDOWS_S", "ArrivalCounter", "Arrivals", "Clock"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 WINDOWS_S: Final = (1, 10, 60, 600)
 """Windows in which arrivals are counted."""
@@ -99,7 +97,7 @@ class ArrivalCounter:
         elif not self._has_unknown:
             self._add_times(times)
 
-    def _add_times(self, times: Floats) -> None:
+    def _add_times(self, times: Array) -> None:
         self._least = min(self._least, float(times.min()))
         self._most = max(self._most, float(times.max()))
         if math.isnan(self._first):
@@ -126,7 +124,7 @@ class ArrivalCounter:
             self._seconds = room
         self._seconds[low:most] += np.bincount(seconds - low, minlength=most - low)
 
-    def _add_scopes(self, scopes: Ints, times: Floats) -> None:
+    def _add_scopes(self, scopes: Ints, times: Array) -> None:
         cuts = np.flatnonzero(np.diff(scopes)) + 1
         edges = [0, *cuts.tolist(), len(scopes)] if len(scopes) else []
         for start, end in itertools.pairwise(edges):

@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array, Ints
+
 __all__ = [
     "PERCENTILES",
     "Distribution",
@@ -18,8 +20,6 @@ __all__ = [
     "weighted_by_size",
 ]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 PERCENTILES: Final = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 EXACT_TOKENS: Final = 2**20
@@ -41,7 +41,7 @@ _TIME_BINS: Final = math.ceil(math.log(_MOST_S / _LEAST_S) / _STEP) + 1
 class Distribution:
     """Values and how often each came (H-dist)."""
 
-    values: Floats
+    values: Array
     """Ascending; shape (k,)."""
     counts: Ints
     """Shape (k,)."""
@@ -79,7 +79,7 @@ class Distribution:
             return None
         return float(self.quantiles(np.array([share]))[0])
 
-    def quantiles(self, shares: npt.ArrayLike) -> Floats:
+    def quantiles(self, shares: npt.ArrayLike) -> Array:
         """Quantiles at several shares, as `quantile`.
 
         Parameters
@@ -101,7 +101,7 @@ class Distribution:
         upper = np.minimum(lower + 1, below[-1] - 1)
         left = self.values[np.searchsorted(below, lower, "right")]
         right = self.values[np.searchsorted(below, upper, "right")]
-        between: Floats = left + (right - left) * (position - lower)
+        between: Array = left + (right - left) * (position - lower)
         return between
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class _Moments:
         self.mean = 0.0
         self.squares = 0.0
 
-    def add(self, values: Floats) -> None:
+    def add(self, values: Array) -> None:
         """Take in a batch, shape (n,)."""
         n = len(values)
         if not n:
@@ -279,7 +279,7 @@ class TokenCounter:
         )
 
 
-def _bins(times_s: Floats) -> Ints:
+def _bins(times_s: Array) -> Ints:
     bins = np.zeros(len(times_s), dtype=np.int64)
     late = times_s > 0
     where = np.log(times_s[late] / _LEAST_S) / _STEP
@@ -305,7 +305,7 @@ class TimeCounter:
         self._least = math.inf
         self._most = -math.inf
 
-    def add(self, times_s: Floats) -> None:
+    def add(self, times_s: Array) -> None:
         """Take in a batch, shape (n,); unknown ones (NaN) are left out, none may be negative."""
         known = times_s[~np.isnan(times_s)]
         if not len(known):

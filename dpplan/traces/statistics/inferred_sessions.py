@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Ints, Ints32
 from dpplan.traces.caches.numbering import Numbering
 from dpplan.traces.requests import Requests
 from dpplan.traces.statistics.distributions import Distribution, of_values
@@ -15,9 +15,6 @@ from dpplan.traces.statistics.session_turns import MOST_TURNS, TurnMean
 
 __all__ = ["InferredSessions", "SessionFinder"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Int32s = npt.NDArray[np.int32]
 
 MOST_REQUESTS: Final = 2**21
 """More are not held."""
@@ -75,10 +72,10 @@ class SessionFinder:
         self._block_tokens = block_tokens
         self._numbering: Numbering | None = None
         """None as long as ids are small enough to be numbers themselves."""
-        self._owner: Int32s = np.full(4096, -1, dtype=np.int32)
+        self._owner: Ints32 = np.full(4096, -1, dtype=np.int32)
         """Number of a last full block -> the latest request that ends so."""
         self._requests = 0
-        self._parts: list[tuple[Int32s, Int32s, Ints, Ints, Floats]] = []
+        self._parts: list[tuple[Ints32, Ints32, Ints, Ints, Array]] = []
         self.refusal: str | None = None
         """Why nothing can be told."""
 
@@ -95,7 +92,7 @@ class SessionFinder:
         else:
             self._link(requests, numbers)
 
-    def _numbers(self, ids: Ints) -> Ints | Int32s:
+    def _numbers(self, ids: Ints) -> Ints | Ints32:
         """Numbers of the blocks, for which the table of owners has room."""
         if not len(ids):
             return ids
@@ -103,7 +100,7 @@ class SessionFinder:
             self._numbering = Numbering()
             self._numbering.number(np.arange(len(self._owner)))  # those so far stay what they are
         if self._numbering is None:
-            numbers: Ints | Int32s = ids
+            numbers: Ints | Ints32 = ids
             most = int(ids.max()) + 1
         else:
             numbers, _ = self._numbering.number(ids)
@@ -118,7 +115,7 @@ class SessionFinder:
         self.refusal = reason
         self._parts, self._owner, self._numbering = [], np.empty(0, np.int32), None
 
-    def _link(self, requests: Requests, ids: Ints | Int32s) -> None:
+    def _link(self, requests: Requests, ids: Ints | Ints32) -> None:
         n, first = len(requests), self._requests
         starts = requests.block_starts
         lengths = np.diff(starts)
@@ -167,7 +164,7 @@ class SessionFinder:
 
 
 def _summary(
-    parents: Ints, inputs: Ints, outputs: Ints, times: Floats, without_room: int, heads: int
+    parents: Ints, inputs: Ints, outputs: Ints, times: Array, without_room: int, heads: int
 ) -> InferredSessions:
     later = np.flatnonzero(parents >= 0)
     past = parents[later]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Flags, Ints
 from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests
 from dpplan.traces.statistics.distributions import (
     Distribution,
@@ -18,9 +18,6 @@ from dpplan.traces.statistics.distributions import (
 
 __all__ = ["GAP_NAMES", "MOST_TURNS", "SessionTurns", "Sessions", "TurnMean"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 MOST_TURNS: Final = 200
 """Turn numbers that have a mean input of their own."""
@@ -97,7 +94,7 @@ class _Columns:
         self.base += rows
 
 
-def _no_times(rows: int) -> Floats:
+def _no_times(rows: int) -> Array:
     return np.stack([np.full(rows, np.inf), np.full(rows, -np.inf)])
 
 
@@ -158,7 +155,7 @@ class SessionTurns:
         self._mark_times(session, requests.time_s[known], requests.service_s[known])
 
     def _before(
-        self, session: Ints, agent: Ints, inputs: Ints, outputs: Ints, starts: Bools
+        self, session: Ints, agent: Ints, inputs: Ints, outputs: Ints, starts: Flags
     ) -> tuple[Ints, Ints]:
         """Tokens held before each turn (-1 = an agent's first) and the previous input."""
         totals = inputs + outputs
@@ -195,7 +192,7 @@ class SessionTurns:
         return before, before_input
 
     def _count_turns(
-        self, session: Ints, agent: Ints, inputs: Ints, later: Bools, starts: Bools
+        self, session: Ints, agent: Ints, inputs: Ints, later: Flags, starts: Flags
     ) -> None:
         """Turn numbers of main agents, and the mean prompt of each."""
         self._turns += len(session)
@@ -220,7 +217,7 @@ class SessionTurns:
             self._gaps[name].add(gaps[kinds == kind])
 
     def _sum_up(
-        self, session: Ints, inputs: Ints, outputs: Ints, before: Ints, later: Bools
+        self, session: Ints, inputs: Ints, outputs: Ints, before: Ints, later: Flags
     ) -> None:
         """Add a batch, sorted by session, to the sums of its sessions."""
         at = np.flatnonzero(np.concatenate([[True], session[1:] != session[:-1]]))
@@ -236,7 +233,7 @@ class SessionTurns:
         ):
             self._open.field(name)[rows] += np.add.reduceat(values, at)
 
-    def _mark_times(self, session: Ints, time_s: Floats, service_s: Floats) -> None:
+    def _mark_times(self, session: Ints, time_s: Array, service_s: Array) -> None:
         known = ~np.isnan(time_s)
         rows = session[known] - self._open.base
         ends = time_s[known] + np.nan_to_num(service_s[known])

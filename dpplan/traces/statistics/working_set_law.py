@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Ints
 from dpplan.traces.requests import Requests
 
 __all__ = ["WorkingSetCheck", "WorkingSetLaw"]
 
-Floats = npt.NDArray[np.float64]
 
 _FIRST_ROOM: Final = 1024
 _FIELDS: Final = ("begin_s", "last_s", "end_s", "first_tokens", "tokens", "token_s")
@@ -79,11 +78,11 @@ class WorkingSetLaw:
 
     def put(
         self,
-        session: npt.NDArray[np.int64],
-        time_s: Floats,
-        tokens: Floats,
-        prompt_tokens: Floats,
-        service_s: Floats,
+        session: Ints,
+        time_s: Array,
+        tokens: Array,
+        prompt_tokens: Array,
+        service_s: Array,
     ) -> None:
         """Take in turns as columns, those of a session in order; shape (n,)."""
         if not len(session):

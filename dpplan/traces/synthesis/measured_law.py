@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Ints
 from dpplan.demand.quantiles import Quantiles, relative_quantiles
 from dpplan.demand.sessions import append_after_first_tokens, measured_lengths
 from dpplan.profiles.workload import TurnClass
@@ -20,7 +20,6 @@ from dpplan.traces.synthesis.session_law import SessionLaw, WholeTurns, gamma_tu
 
 __all__ = ["MeasuredLaw", "gap_quantiles", "law_of"]
 
-Array = npt.NDArray[np.float64]
 
 _HALVINGS: Final = 60
 _STEEPEST: Final = 1.0
@@ -59,7 +58,7 @@ class MeasuredLaw:
         """Mean over turns of what one generates."""
         return self.output_tokens
 
-    def turns_at(self, place: Array, rounding: Array) -> npt.NDArray[np.int64]:
+    def turns_at(self, place: Array, rounding: Array) -> Ints:
         """Turns of sessions at places of the law, both numbers uniform in [0, 1); shape (n,)."""
         return self.turns.at(place, rounding)
 

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Ints
 from dpplan.demand.sessions import dispersion
 from dpplan.errors import BadInput, Fault
 from dpplan.profiles.workload import TurnClass
 
 __all__ = ["SessionLaw", "WholeTurns", "gamma_turns", "session_law"]
 
-Array = npt.NDArray[np.float64]
 
 _POINTS: Final = 4096
 _ALIKE: Final = 1.0 + 1e-6
@@ -68,7 +67,7 @@ class SessionLaw:
         """Mean over turns of what one generates: long sessions count more."""
         return self.growth_tokens * (1.0 - self.append_fraction) / self.turns_per_session
 
-    def turns_at(self, place: Array, rounding: Array) -> npt.NDArray[np.int64]:
+    def turns_at(self, place: Array, rounding: Array) -> Ints:
         """Turns of sessions at places of the law, both numbers uniform in [0, 1); shape (n,)."""
         exact = np.maximum(self.scale_turns * gamma_turns(self.shape)(place), 1.0)
         return np.floor(exact + rounding).astype(np.int64)
@@ -181,7 +180,7 @@ class WholeTurns:
         self._above = exact - self._low
         self.mean_turns = self.moment(0.0, lambda t: t)
 
-    def at(self, place: Array, rounding: Array) -> npt.NDArray[np.int64]:
+    def at(self, place: Array, rounding: Array) -> Ints:
         """Turns at places of the law, both numbers uniform in [0, 1); shape (n,)."""
         exact = np.maximum(self.scale_turns * self._relative(place), 1.0)
         return np.floor(exact + rounding).astype(np.int64)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from dpplan.arrays import Array, Ints
 from dpplan.demand.quantiles import Quantiles
 from dpplan.errors import BadInput, Fault
 from dpplan.profiles.workload import TurnClass
@@ -22,8 +22,6 @@ from dpplan.traces.synthesis.measured_law import gap_quantiles, law_of
 
 __all__ = ["BLOCK_TOKENS", "Turns", "synthesize", "synthesize_sessions", "trace_lines"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 BLOCK_TOKENS: Final = 512
 """Tokens of a block, as in Mooncake's traces."""
@@ -43,7 +41,7 @@ class Turns:
     input_tokens: Ints
     """What each turn adds to the prompt; the first one brings the head of the first prompt, too."""
     output_tokens: Ints
-    delay_s: Floats
+    delay_s: Array
     """After the previous answer; 0 for the first turn."""
 
 
@@ -160,7 +158,7 @@ def _records(one: Turns, blocks: int) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def _whole(tokens: Floats, start: float) -> Ints:
+def _whole(tokens: Array, start: float) -> Ints:
     """Whole numbers whose running sums stay within one of those given; right on average.
 
     >>> _whole(np.array([1.5, 1.5, 1.5, 1.5]), 0.6).tolist()
@@ -170,12 +168,12 @@ def _whole(tokens: Floats, start: float) -> Ints:
     return np.diff(sums, prepend=0)
 
 
-def _gaps(uniform: Floats, measured: Quantiles | None, mean_s: float) -> Floats:
+def _gaps(uniform: Array, measured: Quantiles | None, mean_s: float) -> Array:
     """Gaps at uniform places, of the quantiles measured or else exponential."""
     return _exponential(uniform, mean_s) if measured is None else mean_s * measured.at(uniform)
 
 
-def _exponential(uniform: Floats, mean: float) -> Floats:
+def _exponential(uniform: Array, mean: float) -> Array:
     return np.asarray(-mean * np.log1p(-uniform))
 
 

@@ -9,14 +9,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from dpplan.arrays import Array, Ints
 from dpplan.traces.caches.cache import RequestHits
 from dpplan.traces.requests import Requests
 from dpplan.traces.statistics.distributions import Distribution, TimeCounter, TokenCounter
 
 __all__ = ["History", "Mean", "TurnSums", "Turns", "mean_of"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 _RUN: Final = 100
 """Consecutive requests that count as one unit where a trace names no sessions."""
@@ -163,7 +162,7 @@ class TurnSums:
         self._history = History()
         self._by_session: bool | None = None
         self._requests = 0
-        self._sums: Floats = np.zeros((6, 0))
+        self._sums: Array = np.zeros((6, 0))
         """Turns, hits, misses, outputs, gaps known, their sum; by unit."""
         self._context, self._append, self._output = TokenCounter(), TokenCounter(), TokenCounter()
         self._gap = TimeCounter()
