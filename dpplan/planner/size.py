@@ -13,7 +13,7 @@ from dpplan.demand import Counting
 from dpplan.deployment.routes import ROUTES
 from dpplan.errors import BadInput, Fault, Infeasible
 from dpplan.planner.fleet_pools import PoolSet, assemble_pools
-from dpplan.solvers.lp import LpAnswer, maximise_turns, minimise_cost
+from dpplan.solvers.lp import LpAnswer, Names, maximise_turns, minimise_cost
 
 __all__ = ["FleetPlan", "PoolCount", "optimize_pools", "size"]
 
@@ -191,11 +191,11 @@ def size(
         cost,
         demand,
         pools.weights,
-        names=pools.rows,
-        at_least_one=[
-            [p for p, (own, _) in enumerate(pools.sides) if own == side]
+        names=Names(resources=pools.rows),
+        at_least_one={
+            side: [p for p, (own, _) in enumerate(pools.sides) if own == side]
             for side in ("prefill", "decode")
-        ],
+        },
     )
     return _fleet_plan(
         pools, strategy, traffic, list(fleet.engines), fleet.answer, demand, fleet.lower_bound

@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from dpplan.arrays import Array
 
-__all__ = ["Split", "best_split", "elasticity_range", "loads"]
+__all__ = ["Ends", "Split", "best_split", "elasticity_range", "ends_of", "loads"]
 
 
 _CHUNK = 1 << 13
 _FLAT = 1e-13
 """Two loads closer than this, relative, are the same load."""
+_KEPT = 1e-12
+"""Limits that fall short of all turns by no more than this leave one split."""
 _KINK = 1e-9
 """Loads closer than this, relative, bind together: the certificate's tolerance."""
 
@@ -40,6 +42,25 @@ class Split:
     """Largest x that reaches the bound."""
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Two ways whose shares are limited, as two ways without limits."""
+
+    first: Array
+    """Use per turn at the least share of the second way, shape (..., resources)."""
+    second: Array
+    """Use per turn at its largest share, same shape."""
+    lowest: Array
+    """Least share of turns on the second way, shape (...)."""
+    highest: Array
+    """Largest share of turns on the second way, shape (...)."""
+
+    def second_share(self, x: npt.ArrayLike) -> Array:
+        """Share of turns on the second way at a split x of the ends; broadcast with (...)."""
+        share = np.asarray(x, dtype=float)
+        return np.asarray(self.lowest * (1 - share) + self.highest * share)
+
+
 def loads(use: npt.ArrayLike, capacity: npt.ArrayLike) -> Array:
     """Load of each resource per turn/s: use/capacity [s]; 0 where capacity is unlimited.
 
@@ -49,6 +70,50 @@ def loads(use: npt.ArrayLike, capacity: npt.ArrayLike) -> Array:
     array([0.1, 0. ])
     """
     return np.asarray(np.asarray(use, dtype=float) / np.asarray(capacity, dtype=float))
+
+
+def ends_of(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    at_most_first: npt.ArrayLike = 1.0,
+    at_most_second: npt.ArrayLike = 1.0,
+) -> Ends:
+    """Columns for `best_split` where no more than a share of turns may take either way.
+
+    The second way's share lies in [max(0, 1 - at_most_first), min(1, at_most_second)]; use is
+    affine in it, so the ends of the interval stand for the two ways.
+
+    Parameters
+    ----------
+    first, second : array_like
+        Use per turn by either way, shape (..., resources); leading axes are classes or scenarios.
+    at_most_first, at_most_second : array_like
+        Largest share of turns by way, >= 0, 1 and more = no limit, broadcast to (...).
+
+    Raises
+    ------
+    ValueError
+        If the limits leave turns without a way.
+
+    Examples
+    --------
+    >>> ends = ends_of([1.0, 0.0], [0.0, 1.0], at_most_second=0.25)
+    >>> ends.first, ends.second, float(ends.second_share(0.5))
+    (array([1., 0.]), array([0.75, 0.25]), 0.125)
+    """
+    one, other = np.broadcast_arrays(
+        np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    )
+    lowest, highest = np.broadcast_arrays(
+        np.maximum(1.0 - np.asarray(at_most_first, dtype=float), 0.0),
+        np.minimum(np.asarray(at_most_second, dtype=float), 1.0),
+        np.empty(one.shape[:-1]),
+    )[:2]
+    if not ((lowest <= highest + _KEPT) & (lowest <= 1) & (highest >= 0)).all():
+        raise ValueError("limits on two ways leave turns without a way")
+    highest = np.maximum(highest, lowest)
+    low, high = lowest[..., None], highest[..., None]
+    return Ends(one * (1 - low) + other * low, one * (1 - high) + other * high, lowest, highest)
 
 
 def best_split(

@@ -1,29 +1,48 @@
 """L: the same limits as a linear programme; the only importer of pulp.
 
 Variables f[k, w] >= 0: turns/s of class k served in way w (a route through a pair of pools). Rows
-are divided by capacity, so all are of order one. One `meet_*` or `limit_*` function per law.
+are divided by capacity, so all are of order one. One `meet_*` or `limit_*` function per law; rows
+and columns carry the law's name and the class's, way's or resource's, as in `limit(storage)`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dpplan.arrays import Array, Flags
 from dpplan.errors import DpplanError, Infeasible, UncertifiedAnswer
-from dpplan.solvers.certificate import TOLERANCE, Certificate, certify
+from dpplan.solvers.certificate import (
+    FULL,
+    TOLERANCE,
+    Certificate,
+    certify,
+    cheapest_mix,
+    price_ways,
+)
 from dpplan.solvers.closed_form import loads
 
-if TYPE_CHECKING:
-    import pulp
-
-__all__ = ["Fleet", "LpAnswer", "SolverName", "maximise_turns", "minimise_cost"]
+__all__ = [
+    "NUMBERS",
+    "Fleet",
+    "LpAnswer",
+    "Mix",
+    "Names",
+    "Programme",
+    "SolverName",
+    "fleet_problem",
+    "maximise_turns",
+    "minimise_cost",
+    "throughput_problem",
+    "tie_break_problem",
+]
 
 SolverName = Literal["highs", "cbc"]
 
@@ -35,6 +54,45 @@ _SHUT = 1e-12
 
 _NO_ENGINE = 1e-30
 """Stands for a pool without engines: a way through it carries nothing."""
+
+_AT_LIMIT = 1e-6
+"""A flow this close to its limit, relative, stands at it."""
+
+_NOT_A_LABEL = re.compile(r"[^A-Za-z0-9!#$%&.;?@_{}~]")
+"""What an .lp file or PuLP would not take in a name, and what sets its parts apart."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What rows and columns are called after; whatever is left out is numbered from 0."""
+
+    resources: Sequence[str] = ()
+    ways: Sequence[str] = ()
+    classes: Sequence[str] = ()
+    pools: Sequence[str] = ()
+
+    def of(self, mix: Mix, pools: int = 0) -> Names:
+        """A label for everything: of letters an .lp file takes, no two of a kind alike."""
+        classes, ways, resources = mix.load.shape
+        return Names(
+            _labels("resources", self.resources, resources),
+            _labels("ways", self.ways, ways),
+            _labels("classes", self.classes, classes),
+            _labels("pools", self.pools, pools),
+        )
+
+
+NUMBERS = Names()
+"""Everything by its number."""
+
+
+def _labels(kind: str, names: Sequence[str], count: int) -> list[str]:
+    if names and len(names) != count:
+        raise ValueError(f"{len(names)} names of {kind} for {count}")
+    labels = [_NOT_A_LABEL.sub("_", str(name)) for name in names or range(count)]
+    if len(set(labels)) < len(labels):
+        labels = [f"{label}.{number}" for number, label in enumerate(labels)]
+    return labels
 
 
 @dataclass(frozen=True)
@@ -49,6 +107,9 @@ class LpAnswer:
     """Share of each resource's capacity in use, shape (resources,)."""
     elasticity: Array
     """d ln(turns_per_s) / d ln(capacity): duals scaled to sum 1, shape (resources,)."""
+    at_most_elasticity: Array
+    """d ln(turns_per_s) / d ln(at_most), shape (classes, ways); 0 where slack or absent. Sums
+    over classes are the elasticities of limits that all classes share."""
     certificate: Certificate | None
     """None for an unbounded answer."""
 
@@ -66,91 +127,219 @@ class Fleet:
     """Throughput that these nodes allow, re-solved with the counts fixed."""
 
 
-def _solve(
-    problem: pulp.LpProblem, solver: SolverName, modes: tuple[str, ...] = ("on", "off")
-) -> str:
+@dataclass(frozen=True)
+class Mix:
+    """What the laws are written from; classes, ways and resources are the arrays' axes."""
+
+    load: Array
+    """Share of each resource that one unit of a flow fills, shape (classes, ways, resources)."""
+    weights: Array
+    """Share of each class in all turns, shape (classes,)."""
+    at_most: Array
+    """Largest share of a class's turns by way, shape (classes, ways); 1 and more = no limit."""
+    unit: Array
+    """Turns/s in one unit of a flow, in units of the total, shape (classes, ways)."""
+    closed: Flags
+    """Ways that carry nothing, shape (classes, ways)."""
+    names: Names = NUMBERS
+
+
+class Programme:
+    """A problem with its rows and columns by key, as in `rows["limit", 3]`.
+
+    Columns stay in the order of their making, so no name steers the solver among equals.
+    """
+
+    def __init__(self, name: str, names: Names, *, maximise: bool = False) -> None:
+        import pulp
+
+        self.names = names
+        self.columns: dict[tuple[str | int, ...], Any] = {}
+        self.rows: dict[tuple[str | int, ...], Any] = {}
+        self.problem = pulp.LpProblem(name, pulp.LpMaximize if maximise else pulp.LpMinimize)
+        self.problem.variables = lambda: list(self.columns.values())
+
+    def column(
+        self,
+        key: tuple[str | int, ...],
+        *labels: str,
+        high: float | None = None,
+        category: str = "Continuous",
+    ) -> Any:
+        """Add a variable >= 0; key[0] and the labels are its name."""
+        self.columns[key] = self.problem.add_variable(_name(key, labels), 0, high, category)
+        return self.columns[key]
+
+    def row(self, key: tuple[str | int, ...], constraint: Any, *labels: str) -> None:
+        """Add a constraint; key[0] and the labels are its name."""
+        self.problem.addConstraint(constraint, _name(key, labels))
+        self.rows[key] = constraint
+
+    def set_objective(self, objective: Any) -> None:
+        """Set the objective, a variable or an expression."""
+        import pulp
+
+        self.problem.setObjective(pulp.LpAffineExpression(objective))
+
+    def solve(self, solver: SolverName = "highs", modes: tuple[str, ...] = ("on", "off")) -> str:
+        """Solve it, with presolve as in `modes` until one answers; the status in PuLP's words."""
+        import pulp
+
+        engines: list[Any] = [pulp.PULP_CBC_CMD(msg=False)] if solver == "cbc" else []
+        if solver == "highs":
+            # Presolve loses its way on loads that span twenty decades; the simplex alone may not.
+            engines = [
+                pulp.HiGHS(
+                    msg=False,
+                    threads=1,
+                    presolve=presolve,
+                    primal_feasibility_tolerance=_TIGHT,
+                    dual_feasibility_tolerance=_TIGHT,
+                    small_matrix_value=1e-12,
+                    mip_rel_gap=1e-9,
+                    mip_feasibility_tolerance=1e-9,
+                )
+                for presolve in modes
+            ]
+        for engine in engines:
+            try:
+                self.problem.solve(engine)
+            except pulp.PulpError as error:
+                raise DpplanError(f"the {solver} solver failed: {error}") from None
+            if pulp.LpStatus[self.problem.status] != "Not Solved":
+                break
+        return str(pulp.LpStatus[self.problem.status])
+
+    def flows(self, unit: Array) -> Array:
+        """Solved flows times `unit`, shape (classes, ways)."""
+        flows = np.zeros(unit.shape)
+        for k, w in np.ndindex(unit.shape):
+            flows[k, w] = self.columns["flow", k, w].varValue or 0.0
+        return np.asarray(np.maximum(flows, 0.0) * unit)
+
+    def prices(self, law: str, count: int) -> Array:
+        """Duals of a law's rows, 0 where it has none, shape (count,)."""
+        rows = [self.rows.get((law, number)) for number in range(count)]
+        return np.array([0.0 if row is None else row.pi for row in rows])
+
+
+def _name(key: tuple[str | int, ...], labels: tuple[str, ...]) -> str:
+    return f"{key[0]}({','.join(labels)})" if labels else str(key[0])
+
+
+# ------------------------------------------------------------------------------------------ laws
+
+
+def meet_mix(lp: Programme, mix: Mix, total: Any) -> None:
+    """Every class gets its share: sum_w f[k, w] = w_k * lambda (L)."""
     import pulp
 
-    engines: list[Any] = [pulp.PULP_CBC_CMD(msg=False)] if solver == "cbc" else []
-    if solver == "highs":
-        # Presolve loses its way on loads that span twenty decades; the simplex alone may not.
-        engines = [
-            pulp.HiGHS(
-                msg=False,
-                threads=1,
-                presolve=presolve,
-                primal_feasibility_tolerance=_TIGHT,
-                dual_feasibility_tolerance=_TIGHT,
-                small_matrix_value=1e-12,
-                mip_rel_gap=1e-9,
-                mip_feasibility_tolerance=1e-9,
-            )
-            for presolve in modes
-        ]
-    for engine in engines:
-        try:
-            problem.solve(engine)
-        except pulp.PulpError as error:
-            raise DpplanError(f"the {solver} solver failed: {error}") from None
-        if pulp.LpStatus[problem.status] != "Not Solved":
-            break
-    return str(pulp.LpStatus[problem.status])
+    for k, weight in enumerate(mix.weights):
+        served = pulp.lpSum(
+            float(unit) * lp.columns["flow", k, w] for w, unit in enumerate(mix.unit[k])
+        )
+        lp.row(("meet_mix", k), served == float(weight) * total, lp.names.classes[k])
 
 
-def meet_mix(
-    problem: pulp.LpProblem,
-    flows: dict[tuple[str, int, int], pulp.LpVariable],
-    total: pulp.LpVariable | float,
-    weights: Array,
-    unit: Array,
-) -> None:
-    """Every class gets its share: sum_w f[k, w] = w_k * lambda (L), f counted in `unit`."""
-    import pulp
-
-    for k, weight in enumerate(weights):
-        served = pulp.lpSum(float(u) * flows["flow", k, w] for w, u in enumerate(unit[k]))
-        problem.addConstraint(served == float(weight) * total, f"meet_mix_{k}")
-
-
-def limit_resources(
-    problem: pulp.LpProblem,
-    flows: dict[tuple[str, int, int], pulp.LpVariable],
-    load: Array,
-    room: Sequence[Any] | None = None,
-) -> dict[tuple[str, int], Any]:
+def limit_resources(lp: Programme, mix: Mix, room: Sequence[Any] | None = None) -> None:
     """No resource beyond its capacity: sum f * use / capacity <= 1 (L), rows that matter only.
 
     `room` replaces the 1 by an expression per resource (engines of its pool).
     """
     import pulp
 
-    rows: dict[tuple[str, int], Any] = {}
-    classes, ways, resources = load.shape
+    classes, ways, resources = mix.load.shape
     for r in range(resources):
         terms = [
-            (flows["flow", k, w], float(load[k, w, r]))
+            (lp.columns["flow", k, w], float(mix.load[k, w, r]))
             for k in range(classes)
             for w in range(ways)
-            if load[k, w, r] > 0
+            if mix.load[k, w, r] > 0
         ]
         if terms:
-            limit = 1.0 if room is None else room[r]
-            row = pulp.LpAffineExpression(terms) <= limit
-            problem.addConstraint(row, f"limit_{r}")
-            rows["limit", r] = row
-    return rows
+            used = pulp.LpAffineExpression(terms)
+            lp.row(("limit", r), used <= (1.0 if room is None else room[r]), lp.names.resources[r])
 
 
-def _flows(problem: pulp.LpProblem, shut: Flags) -> dict[tuple[str, int, int], Any]:
-    return {
-        ("flow", k, w): problem.add_variable(f"f_{k}_{w}", 0, 0 if closed else None)
-        for (k, w), closed in np.ndenumerate(shut)
-    }
+def limit_shares(lp: Programme, mix: Mix, total: Any) -> None:
+    """No way beyond its share: f[k, w] <= at_most[k, w] * w_k * lambda (L), where it can bind."""
+    for k, w in np.argwhere((mix.at_most < 1) & ~mix.closed & (mix.weights[:, None] > 0)).tolist():
+        flow = float(mix.unit[k, w]) * lp.columns["flow", k, w]
+        most = float(mix.at_most[k, w] * mix.weights[k]) * total
+        lp.row(("at_most", k, w), flow <= most, lp.names.classes[k], lp.names.ways[w])
 
 
-def _units(load: Array) -> Array:
-    """Turns that fill one way's busiest resource, at most 1: no coefficient exceeds one."""
-    return np.asarray(1.0 / np.maximum(load.max(axis=2), 1.0))
+def meet_roles(lp: Programme, roles: Mapping[str, Sequence[int]]) -> None:
+    """Every role has an engine, whatever the demand: sum n[p] >= 1 over its pools (L)."""
+    import pulp
+
+    labels = _labels("roles", list(roles), len(roles))
+    for number, (role, label) in enumerate(zip(roles, labels, strict=True)):
+        engines = pulp.lpSum(lp.columns["engines", p] for p in roles[role])
+        lp.row(("meet_roles", number), engines >= 1, label)
+
+
+# -------------------------------------------------------------------------------------- problems
+
+
+def _flows(lp: Programme, mix: Mix) -> None:
+    for (k, w), closed in np.ndenumerate(mix.closed):
+        labels = lp.names.classes[k], lp.names.ways[w]
+        lp.column(("flow", k, w), *labels, high=0 if closed else None)
+
+
+def throughput_problem(mix: Mix) -> Programme:
+    """Largest total of a mix within all limits (L)."""
+    lp = Programme("throughput", mix.names.of(mix), maximise=True)
+    _flows(lp, mix)
+    total = lp.column(("turns_per_s",))
+    lp.set_objective(total)
+    meet_mix(lp, mix, total)
+    limit_resources(lp, mix)
+    limit_shares(lp, mix, total)
+    return lp
+
+
+def tie_break_problem(mix: Mix, total: float, free: Sequence[int]) -> Programme:
+    """Of all flows that reach `total`, those whose highest load of `free` resources is lowest."""
+    lp = Programme("tie_break", mix.names.of(mix))
+    _flows(lp, mix)
+    highest = lp.column(("highest_load",))
+    lp.set_objective(highest)
+    meet_mix(lp, mix, total)
+    limit_resources(lp, mix, [highest if r in free else 1.0 for r in range(mix.load.shape[2])])
+    limit_shares(lp, mix, total)
+    return lp
+
+
+def fleet_problem(
+    mix: Mix,
+    pool_of_resource: Sequence[int | None],
+    cost: Array,
+    roles: Mapping[str, Sequence[int]],
+    *,
+    whole: bool,
+) -> Programme:
+    """Cheapest engines that serve one unit of the mix (L), whole ones or fractions."""
+    import pulp
+
+    lp = Programme("fleet", mix.names.of(mix, len(cost)))
+    _flows(lp, mix)
+    category = "Integer" if whole else "Continuous"
+    engines = [
+        lp.column(("engines", p), lp.names.pools[p], category=category) for p in range(len(cost))
+    ]
+    lp.set_objective(
+        pulp.lpSum(float(price) * count for price, count in zip(cost, engines, strict=True))
+    )
+    meet_mix(lp, mix, 1.0)
+    meet_roles(lp, roles)
+    limit_resources(lp, mix, [1.0 if pool is None else engines[pool] for pool in pool_of_resource])
+    limit_shares(lp, mix, 1.0)
+    return lp
+
+
+# --------------------------------------------------------------------------------------- answers
 
 
 def maximise_turns(
@@ -158,6 +347,8 @@ def maximise_turns(
     capacity: npt.ArrayLike,
     weights: npt.ArrayLike = (1.0,),
     *,
+    at_most: npt.ArrayLike | None = None,
+    names: Names = NUMBERS,
     solver: SolverName = "highs",
     tolerance: float = TOLERANCE,
     balance: bool = False,
@@ -165,7 +356,7 @@ def maximise_turns(
     """Largest throughput of a mix within all limits (L), certified.
 
     maximise lambda over f >= 0: sum_w f[k, w] = w_k * lambda;
-    sum_{k, w} f[k, w] * use[k, w, r] <= capacity[r].
+    sum_{k, w} f[k, w] * use[k, w, r] <= capacity[r]; f[k, w] <= at_most[k, w] * w_k * lambda.
 
     Parameters
     ----------
@@ -175,6 +366,11 @@ def maximise_turns(
         Above zero, inf = unlimited, shape (resources,).
     weights : array_like
         Share of each class in all turns, shape (classes,).
+    at_most : array_like, optional
+        Largest share of a class's turns that may take a way, >= 0, broadcast to (classes, ways);
+        1 and more = no limit.
+    names : Names
+        What rows and columns are called after; they change no number.
     solver : {"highs", "cbc"}
         CBC prints eight digits: a cross-check only, with a `tolerance` to suit.
     tolerance : float
@@ -190,6 +386,8 @@ def maximise_turns(
     ------
     UncertifiedAnswer
         If the solver's numbers don't prove themselves.
+    ValueError
+        If `at_most` leaves turns of a class without a way.
 
     Examples
     --------
@@ -198,112 +396,113 @@ def maximise_turns(
     >>> a = maximise_turns([[[1e9, 0.0], [0.0, 1e9]]], [50e9, 50e9])
     >>> round(a.turns_per_s, 9), a.elasticity
     (100.0, array([0.5, 0.5]))
-    """
-    import pulp
 
+    The second read takes no more than a tenth of the turns:
+
+    >>> a = maximise_turns([[[1e9, 0.0], [0.0, 1e9]]], [50e9, 50e9], at_most=[1.0, 0.1])
+    >>> round(a.turns_per_s, 9), a.at_most_elasticity.round(9)
+    (55.555555556, array([[0.        , 0.11111111]]))
+    """
     load = loads(use, capacity)
     share = np.asarray(weights, dtype=float)
-    classes, ways, resources = load.shape
-    # Turns/s at which each class's best way alone would fill some resource: the natural unit.
-    heaviest = load.max(axis=2).min(axis=1)
-    scale = 1.0 / float(share @ heaviest) if (share @ heaviest) > 0 else 0.0
-    if not scale:
-        free = load.max(axis=2).argmin(axis=1)
-        flow = np.zeros((classes, ways))
-        flow[np.arange(classes), free] = np.where(share > 0, math.inf, 0.0)
-        return LpAnswer(math.inf, flow, np.zeros(resources), np.zeros(resources), None)
+    limit = _share_limits(at_most, share, load.shape[1], names)
+    # Turns/s at which the lightest ways of each class would fill some resource: the natural unit.
+    lightest = cheapest_mix(load.max(axis=2), limit).share
+    heaviest = (lightest * load.max(axis=2)).sum(axis=1)
+    if not share @ heaviest > 0:
+        flow = np.where((lightest > 0) & (share[:, None] > 0), math.inf, 0.0)
+        idle = np.zeros(load.shape[2])
+        return LpAnswer(math.inf, flow, idle, idle, np.zeros_like(limit), None)
+    scale = 1.0 / float(share @ heaviest)
+    # Turns that fill a way's busiest resource, at most 1: no coefficient exceeds one.
+    unit = 1.0 / np.maximum((load * scale).max(axis=2), 1.0)
     # Shut for the solver's arithmetic; the certificate prices such ways all the same.
-    unit = _units(load * scale)
-    shut = unit < _SHUT
-    problem = pulp.LpProblem("throughput", pulp.LpMaximize)
-    flows = _flows(problem, shut)
-    total = problem.add_variable("total", 0)
-    problem.setObjective(pulp.LpAffineExpression(total))
-    meet_mix(problem, flows, total, share, unit)
-    rows = limit_resources(problem, flows, load * np.where(shut, 0.0, unit * scale)[:, :, None])
+    shut = (unit < _SHUT) & (lightest == 0)
+    rate = np.where(shut, 0.0, unit * scale)
+    mix = Mix(load * rate[:, :, None], share, limit, unit, shut | (limit == 0), names)
+    lp = throughput_problem(mix)
 
-    def optimum(modes: tuple[str, ...]) -> tuple[float, Array, Array]:
-        status = _solve(problem, solver, modes)
+    def optimum(modes: tuple[str, ...]) -> tuple[float, Array, Array, Array]:
+        status = lp.solve(solver, modes)
         if status != "Optimal":
             raise DpplanError(f"the solver found the throughput problem {status.lower()}")
-        price = np.zeros(resources)
-        for (_, r), row in rows.items():
-            price[r] = row.pi
+        price = lp.prices("limit", load.shape[2])
         if price.sum() < 0:  # PuLP reports a maximisation's duals with the minimisation's sign
             price = -price
         price[np.abs(price) <= 1e-15 * np.abs(price).max(initial=0.0)] = 0.0
-        _price_shut_ways(price, load, shut)
-        return float(total.varValue) * scale, _values(flows, unit * scale), price
+        turn_price = np.abs(lp.prices("meet_mix", len(share))) / scale
+        _price_shut_ways(price, load, limit, shut)
+        total = float(lp.columns["turns_per_s",].varValue)
+        return total * scale, lp.flows(rate), price, turn_price
 
-    turns_per_s, flow, price = optimum(("on", "off"))
+    def prove(flow: Array) -> Certificate:
+        return certify(
+            load, share, turns_per_s, flow, price, tolerance, at_most=limit, turn_price=turn_price
+        )
+
+    turns_per_s, flow, price, turn_price = optimum(("on", "off"))
     try:
-        proof = certify(load, share, turns_per_s, flow, price, tolerance)
+        proof = prove(flow)
     except UncertifiedAnswer:  # what presolve took apart, the simplex alone may get right
-        turns_per_s, flow, price = optimum(("off",))
-        proof = certify(load, share, turns_per_s, flow, price, tolerance)
+        turns_per_s, flow, price, turn_price = optimum(("off",))
+        proof = prove(flow)
     if balance:
-        even = _balanced(load, scale, share, turns_per_s, price, flow, solver)
-        # Evening out is a courtesy: flows that fail the check leave the optimum as it was found.
+        even = _even_out(mix, turns_per_s, scale, price, flow, solver)
+        # Only a tie-break: flows that fail the check leave the optimum as it was.
         with contextlib.suppress(UncertifiedAnswer):
-            proof = certify(load, share, turns_per_s, even, price, tolerance)
+            proof = prove(even)
             flow = even
+    shadow = np.maximum(price, 0.0) / price.sum()
+    above, worth = price_ways(load, share, shadow, limit, turn_price / price.sum())
+    saved = np.where(limit < 1, limit * share[:, None] * np.maximum(-above, 0.0) / worth, 0.0)
+    full = flow >= limit * share[:, None] * turns_per_s * (1 - _AT_LIMIT)
     return LpAnswer(
         turns_per_s=turns_per_s,
         flow_turns_per_s=flow,
         load=np.tensordot(flow, load, axes=([0, 1], [0, 1])),
-        elasticity=np.maximum(price, 0.0) / price.sum(),
+        elasticity=shadow,
+        at_most_elasticity=np.where(full & (saved > TOLERANCE), saved, 0.0),
         certificate=proof,
     )
 
 
-def _price_shut_ways(price: Array, load: Array, shut: Flags) -> None:
+def _share_limits(at_most: npt.ArrayLike | None, weights: Array, ways: int, names: Names) -> Array:
+    """`at_most` in full, nothing above 1."""
+    given = np.asarray(1.0 if at_most is None else at_most, dtype=float)
+    limit: Array = np.minimum(np.broadcast_to(given, (len(weights), ways)), 1.0)
+    if not (limit >= 0).all():
+        raise ValueError(f"at_most needs shares of zero or more, got {given.min():g}")
+    served: Array = limit.sum(axis=1)
+    for k in np.flatnonzero((weights > 0) & (served < 1 - FULL)).tolist():
+        label = names.classes[k] if names.classes else k
+        left = 1 - served[k]
+        raise ValueError(f"at_most leaves {left:.3g} of class {label}'s turns without a way")
+    return limit
+
+
+def _price_shut_ways(price: Array, load: Array, at_most: Array, shut: Flags) -> None:
     """Raise the price of the resource that a shut way floods until the way is no bargain."""
     cost = load @ price
-    cheapest = np.where(shut, np.inf, cost).min(axis=1)
-    for k, w in np.argwhere(shut & (cost < cheapest[:, None])):
+    dearest = cheapest_mix(np.where(shut, np.inf, cost), at_most).lowest
+    for k, w in np.argwhere(shut & (at_most > 0) & (cost < dearest[:, None])):
         flooded = int(load[k, w].argmax())
-        price[flooded] += (cheapest[k] - cost[k, w]) / load[k, w, flooded]
+        price[flooded] += (dearest[k] - cost[k, w]) / load[k, w, flooded]
 
 
-def _values(flows: dict[tuple[str, int, int], Any], unit: Array) -> Array:
-    values = np.zeros(unit.shape)
-    for (_, k, w), flow in flows.items():
-        values[k, w] = flow.varValue or 0.0
-    return np.asarray(np.maximum(values, 0.0) * unit)
-
-
-def _balanced(
-    load: Array,
-    scale: float,
-    share: Array,
-    turns_per_s: float,
-    price: Array,
-    found: Array,
-    solver: SolverName,
+def _even_out(
+    mix: Mix, turns_per_s: float, scale: float, price: Array, flow: Array, solver: SolverName
 ) -> Array:
     """Same throughput, priced resources full as before, the highest other load as low as can be."""
-    import pulp
-
-    free = [r for r in range(len(price)) if price[r] <= 1e-9 * price.max() and load[..., r].any()]
-    if not free:
-        return found
-    problem = pulp.LpProblem("balance", pulp.LpMinimize)
-    unit = _units(load * scale)
-    shut = unit < _SHUT
-    flows = _flows(problem, shut)
-    highest = problem.add_variable("highest", 0)
-    problem.setObjective(pulp.LpAffineExpression(highest))
-    meet_mix(problem, flows, turns_per_s / scale, share, unit)
-    room: list[Any] = [1.0] * len(price)
-    for r in free:
-        room[r] = highest
-    limit_resources(problem, flows, load * np.where(shut, 0.0, unit * scale)[:, :, None], room)
-    if _solve(problem, solver) != "Optimal":
-        return found
-    flow = _values(flows, unit * scale)
+    unpriced = price <= 1e-9 * price.max()
+    free = np.flatnonzero(unpriced & mix.load.any(axis=(0, 1))).tolist()
+    lp = tie_break_problem(mix, turns_per_s / scale, free)
+    if not free or lp.solve(solver) != "Optimal":
+        return flow
+    even = lp.flows(mix.unit * scale)
     # The shares are the classes' to the last digit, or the certificate would see the solver's.
-    served = flow.sum(axis=1, keepdims=True)
-    return np.asarray(flow * (share[:, None] * turns_per_s / np.where(served > 0, served, 1.0)))
+    served = even.sum(axis=1, keepdims=True)
+    due = mix.weights[:, None] * turns_per_s
+    return np.asarray(even * (due / np.where(served > 0, served, 1.0)))
 
 
 def minimise_cost(
@@ -314,13 +513,14 @@ def minimise_cost(
     turns_per_s: float,
     weights: npt.ArrayLike = (1.0,),
     *,
-    names: Sequence[str] | None = None,
-    at_least_one: Sequence[Sequence[int]] = (),
+    at_most: npt.ArrayLike | None = None,
+    names: Names = NUMBERS,
+    at_least_one: Mapping[str, Sequence[int]] | None = None,
 ) -> Fleet:
     """Cheapest whole engines that sustain a throughput (L): integer counts, continuous flows.
 
-    minimise sum_p cost[p] * n[p] over integers n >= 0 and f >= 0 with sum_w f[k, w] = w_k * lambda
-    and sum f * use[r] <= capacity[r] * n[pool of r].
+    minimise sum_p cost[p] * n[p] over integers n >= 0 and f >= 0 with sum_w f[k, w] = w_k * lambda,
+    sum f * use[r] <= capacity[r] * n[pool of r] and f[k, w] <= at_most[k, w] * w_k * lambda.
 
     Parameters
     ----------
@@ -337,15 +537,19 @@ def minimise_cost(
         lambda, the throughput to sustain.
     weights : array_like
         Share of each class in all turns.
-    names : sequence of str, optional
-        Of the resources, for messages.
-    at_least_one : sequence of sequences of int
-        Sets of pools that need an engine, whatever the demand.
+    at_most : array_like, optional
+        Largest share of a class's turns that may take a way, as for `maximise_turns`.
+    names : Names
+        For messages, rows and columns.
+    at_least_one : mapping of str to sequence of int, optional
+        By role, the pools of which one needs an engine, whatever the demand.
 
     Raises
     ------
     Infeasible
         If what doesn't grow cannot carry the demand.
+    ValueError
+        If `at_most` leaves turns of a class without a way.
 
     Examples
     --------
@@ -355,46 +559,41 @@ def minimise_cost(
     >>> fleet.engines, fleet.cost
     ((2, 4), 6.0)
     """
-    import pulp
-
     load = loads(use, capacity_per_engine)
     share = np.asarray(weights, dtype=float)
     cost = np.asarray(cost_per_engine, dtype=float)
-
-    def build(category: str) -> tuple[pulp.LpProblem, list[Any]]:
-        problem = pulp.LpProblem("fleet", pulp.LpMinimize)
-        counts = [problem.add_variable(f"n_{p}", 0, None, category) for p in range(len(cost))]
-        # Flows are in units of the demand, so rows stay of the order of the engine counts.
-        flows = _flows(problem, np.zeros(load.shape[:2], dtype=bool))
-        problem.setObjective(pulp.lpSum(float(c) * n for c, n in zip(cost, counts, strict=True)))
-        meet_mix(problem, flows, 1.0, share, np.ones(load.shape[:2]))
-        room = [1.0 if pool is None else counts[pool] for pool in pool_of_resource]
-        for number, pools in enumerate(at_least_one):
-            problem.addConstraint(pulp.lpSum(counts[p] for p in pools) >= 1, f"one_{number}")
-        limit_resources(problem, flows, load * turns_per_s, room)
-        return problem, counts
-
-    relaxed, _ = build("Continuous")
-    status = _solve(relaxed, "highs")
-    if status != "Optimal":
-        fixed = [r for r, pool in enumerate(pool_of_resource) if pool is None]
-        least = turns_per_s * np.tensordot(share, load.min(axis=1), axes=1)
-        clash = [names[r] if names else str(r) for r in fixed if least[r] > 1]
+    limit = _share_limits(at_most, share, load.shape[1], names)
+    # Flows are in units of the demand, so rows stay of the order of the engine counts.
+    mix = Mix(load * turns_per_s, share, limit, np.ones_like(limit), limit == 0, names)
+    roles = at_least_one or {}
+    relaxed = fleet_problem(mix, pool_of_resource, cost, roles, whole=False)
+    if relaxed.solve() != "Optimal":
+        clash = [
+            names.resources[r] if names.resources else str(r)
+            for r, pool in enumerate(pool_of_resource)
+            if pool is None and _least_load(mix, r) > 1
+        ]
         raise Infeasible(
             f"{turns_per_s:.6g} turns/s exceed what doesn't grow with nodes: {', '.join(clash)}",
             clash,
         )
-    bound = float(pulp.value(relaxed.objective))
-    whole, counts = build("Integer")
-    if _solve(whole, "highs") != "Optimal":
+    bound = float(relaxed.problem.objective.value())
+    whole = fleet_problem(mix, pool_of_resource, cost, roles, whole=True)
+    if whole.solve() != "Optimal":
         raise DpplanError("the solver found no whole engine counts where fractions would do")
-    engines = tuple(round(float(n.varValue)) for n in counts)
+    engines = tuple(round(float(whole.columns["engines", p].varValue)) for p in range(len(cost)))
     grown = np.asarray(capacity_per_engine, dtype=float) * [
         1.0 if pool is None else max(engines[pool], _NO_ENGINE) for pool in pool_of_resource
     ]
-    answer = maximise_turns(use, grown, share)
+    answer = maximise_turns(use, grown, share, at_most=limit, names=names)
     if answer.turns_per_s < turns_per_s * (1 - 1e-9):
         raise UncertifiedAnswer(
             f"{engines} engines sustain {answer.turns_per_s:.9g} turns/s, not {turns_per_s:.9g}"
         )
     return Fleet(engines, float(cost @ np.array(engines)), bound, answer)
+
+
+def _least_load(mix: Mix, resource: int) -> float:
+    """Of a resource, were every class to take the ways that spare it most."""
+    load = mix.load[:, :, resource]
+    return float(mix.weights @ (cheapest_mix(load, mix.at_most).share * load).sum(axis=1))
