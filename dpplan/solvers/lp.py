@@ -72,13 +72,19 @@ class Names:
     pools: Sequence[str] = ()
 
     def of(self, mix: Mix, pools: int = 0) -> Names:
-        """A label for everything: of letters an .lp file takes, no two of a kind alike."""
+        """A label for everything: of letters an .lp file takes, no two of a kind alike.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer or more names than things.
+        """
         classes, ways, resources = mix.load.shape
         return Names(
             _labels("resources", self.resources, resources),
             _labels("ways", self.ways, ways),
             _labels("classes", self.classes, classes),
-            _labels("pools", self.pools, pools),
+            _labels("pools", self.pools, pools) if pools else (),
         )
 
 

@@ -230,6 +230,39 @@ def test_two_limited_ways_are_a_split_on_an_interval(
         assert share <= float(ends.second_share(split.highest_fraction)) + 1e-7
 
 
+def test_ends_of_many_classes_are_those_of_each() -> None:
+    """S2: limits broadcast over classes; without limits the ends are the ways themselves."""
+    rng = np.random.default_rng(15)
+    first, second = rng.uniform(0, 5, (2, 6, 4))
+    most_first, most_second = rng.uniform(0.5, 1.5, (2, 6))
+    ends = ends_of(first, second, most_first, most_second)
+    assert ends.lowest.shape == ends.highest.shape == (6,)
+    for k in range(6):
+        alone = ends_of(first[k], second[k], most_first[k], most_second[k])
+        assert ends.first[k].tolist() == alone.first.tolist()
+        assert ends.second[k].tolist() == alone.second.tolist()
+        share = float(ends.second_share(0.3)[k])
+        assert share == pytest.approx(float(alone.second_share(0.3)))
+        mixed = first[k] * (1 - share) + second[k] * share
+        assert ends.first[k] * 0.7 + ends.second[k] * 0.3 == pytest.approx(mixed, rel=1e-12)
+    free = ends_of(first, second)
+    assert free.first.tolist() == first.tolist()
+    assert free.second.tolist() == second.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:PULP_CBC_CMD:DeprecationWarning")
+def test_cbc_agrees_on_limited_ways() -> None:
+    """L: a second solver, to the eight digits that it prints, its prices in the certificate."""
+    rng = np.random.default_rng(16)
+    for _ in range(30):
+        use, capacity, weights, at_most = random_limited(rng)
+        mine = maximise_turns(use, capacity, weights, at_most=at_most)
+        other = maximise_turns(
+            use, capacity, weights, at_most=at_most, solver="cbc", tolerance=1e-6
+        )
+        assert other.turns_per_s == pytest.approx(mine.turns_per_s, rel=1e-6)
+
+
 def test_what_a_limit_shuts_stays_shut() -> None:
     """L: 0 = never, however cheap; a way that floods all may still be needed."""
     answer = maximise_turns([[[0.0], [2.0]]], [1.0], at_most=[0.0, 1.0])
