@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,14 @@ __all__ = [
     "join",
     "requests_of",
     "take",
+    "with_room",
 ]
 
 BATCH_BLOCKS: Final = 1 << 20
 BATCH_REQUESTS: Final = 1 << 16
+_FIRST_ROOM: Final = 1024
+
+_Scalar = TypeVar("_Scalar", np.int32, np.int64, np.float64)
 
 NO_IDS: Final[Ints] = np.empty(0, np.int64)
 
@@ -208,3 +212,20 @@ class Rows:
         )
         self.__init__()  # type: ignore[misc]
         return batch
+
+
+def with_room(columns: npt.NDArray[_Scalar], size: int, fill: float = 0) -> npt.NDArray[_Scalar]:
+    """An array with room for so many along its last axis: itself, or a larger copy of it.
+
+    >>> with_room(np.array([7, 8]), 3, -1)[:4]
+    array([ 7,  8, -1, -1])
+    """
+    room = columns.shape[-1]
+    if size <= room:
+        return columns
+    # By a quarter at least, so that growing costs little over many batches.
+    shape = (*columns.shape[:-1], max(size, room * 5 // 4, _FIRST_ROOM))
+    # Zeros take no memory before they are written.
+    grown = np.full(shape, fill, columns.dtype) if fill else np.zeros(shape, columns.dtype)
+    grown[..., :room] = columns
+    return grown

@@ -259,8 +259,9 @@ def test_closed_sessions_are_forgotten() -> None:
     for start in range(0, 20_000, 500):
         turns = [(s, a, 9, 1, 1.0, 0, 1.0) for s in range(start, start + 500) for a in (0, 1)]
         counter.add(as_requests(turns, [0.0] * len(turns)))
-    assert len(counter._agents) <= 500
-    assert counter._open.ints.shape[1] <= 2048
+    assert counter._agents.count <= 1000
+    assert counter._before.last.shape[1] <= 2048
+    assert counter._open.shape[1] <= 2048
     assert counter.result().sessions == 20_000
 
 

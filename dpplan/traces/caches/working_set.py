@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from dpplan.arrays import Array, Flags, Ints
-from dpplan.traces.caches.touches import Touches
+from dpplan.traces.caches.reuse import Touches
 from dpplan.traces.caches.ttl import LastTouches
 
 __all__ = ["WINDOWS_S", "WorkingSet", "WorkingSetCounter"]

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from dpplan.arrays import Array, Ints
 from dpplan.traces.caches.cache import RequestHits
+from dpplan.traces.columns import with_room
 from dpplan.traces.requests import Requests
 from dpplan.traces.statistics.distributions import Distribution, TimeCounter, TokenCounter
+from dpplan.traces.statistics.turns_before import TurnsBefore
 
 __all__ = ["History", "Mean", "TurnSums", "Turns", "mean_of"]
 
@@ -93,8 +95,7 @@ class History:
     """Takes in batches, gives what each prompt's session held before it."""
 
     def __init__(self) -> None:
-        self._held: Ints = np.zeros((2, 0), np.int64)
-        """Of the last turn, by session: input and output; tokens of the prompt's blocks."""
+        self._turns = TurnsBefore(columns=2)
 
     def hit_tokens(self, requests: Requests) -> Ints:
         """Tokens of each prompt that its session had read or written, at most all; shape (n,)."""
@@ -110,24 +111,13 @@ class History:
         return more
 
     def _before(self, requests: Requests) -> tuple[Ints, Ints]:
-        session = requests.session + 1  # those that no session is known of stand in row 0
-        needed, rows = int(session.max()) + 1, self._held.shape[1]
-        if needed > rows:
-            self._held = np.pad(self._held, ((0, 0), (0, max(needed, 2 * rows) - rows)))
-        order = np.argsort(session, kind="stable")
-        by_session = session[order]
-        first = np.concatenate([[True], by_session[1:] != by_session[:-1]])
-        last = np.concatenate([first[1:], [True]])
+        """Of the session's last turn: input and output; tokens of the prompt's blocks."""
         named = np.concatenate([[0], np.cumsum(requests.block_tokens)])[requests.block_starts]
-        columns = np.stack([requests.input_tokens + requests.output_tokens, np.diff(named)])
-        columns = columns[:, order]
-        before = np.concatenate([np.zeros((2, 1), np.int64), columns[:, :-1]], axis=1)
-        before[:, first] = self._held[:, by_session[first]]
-        self._held[:, by_session[last]] = columns[:, last]
-        placed = np.empty_like(before)
-        placed[:, order] = before
-        placed[:, session == 0] = 0
-        return placed[0], placed[1]
+        values = np.stack([requests.input_tokens + requests.output_tokens, np.diff(named)])
+        # Requests that no session is known of stand together, and have nothing before them.
+        _, before = self._turns.add(requests.session + 1, values)
+        total, named = before.astype(np.int64) * (requests.session >= 0)
+        return total, named
 
 
 class TurnSums:
@@ -200,10 +190,7 @@ class TurnSums:
             known,
             np.where(known, requests.gap_s, 0.0),
         )
-        units = int(unit.max()) + 1
-        if units > self._sums.shape[1]:
-            more = max(units, 2 * self._sums.shape[1]) - self._sums.shape[1]
-            self._sums = np.pad(self._sums, ((0, 0), (0, more)))
+        self._sums = with_room(self._sums, int(unit.max()) + 1)
         width = self._sums.shape[1]
         for row, values in enumerate(columns):
             self._sums[row] += np.bincount(unit, weights=values, minlength=width)
