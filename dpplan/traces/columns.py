@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,9 @@ __all__ = [
     "BATCH_BLOCKS",
     "BATCH_REQUESTS",
     "NO_IDS",
-    "Rows",
+    "Row",
     "batches",
+    "batches_of",
     "join",
     "requests_of",
     "take",
@@ -32,20 +34,36 @@ _Scalar = TypeVar("_Scalar", np.int32, np.int64, np.float64)
 NO_IDS: Final[Ints] = np.empty(0, np.int64)
 
 
+class Row(NamedTuple):
+    """One request, for formats that are read one by one; see `Requests`."""
+
+    time_s: float
+    input_tokens: int
+    output_tokens: int
+    session: int = -1
+    agent: int = 0
+    scope: int = 0
+    gap_s: float = math.nan
+    gap_kind: int = GAP_UNKNOWN
+    service_s: float = math.nan
+    ids: Ints = NO_IDS
+    """Of its blocks."""
+    tokens: Ints = NO_IDS
+    """Of its blocks."""
+
+
+COLUMNS: Final = Row._fields[:-2]
+
+
 def requests_of(
     time_s: npt.ArrayLike,
     input_tokens: npt.ArrayLike,
     output_tokens: npt.ArrayLike,
     *,
-    session: npt.ArrayLike = -1,
-    agent: npt.ArrayLike = 0,
-    scope: npt.ArrayLike = 0,
-    gap_s: npt.ArrayLike = np.nan,
-    gap_kind: npt.ArrayLike = GAP_UNKNOWN,
-    service_s: npt.ArrayLike = np.nan,
     block_counts: npt.ArrayLike = 0,
     block_ids: Ints = NO_IDS,
     block_tokens: Ints = NO_IDS,
+    **others: npt.ArrayLike,
 ) -> Requests:
     """A batch out of columns, of which a single value stands for every request.
 
@@ -55,39 +73,21 @@ def requests_of(
     """
     n = len(np.atleast_1d(np.asarray(input_tokens)))
 
-    def column(values: npt.ArrayLike, kind: type) -> Any:
+    def column(values: npt.ArrayLike, kind: type) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.asarray(values, kind)
         return array if array.ndim else np.full(n, array)
 
+    given = {"time_s": time_s, "input_tokens": input_tokens, "output_tokens": output_tokens}
+    columns: dict[str, npt.ArrayLike] = {**Row._field_defaults, **given, **others}
+    del columns["ids"], columns["tokens"]
     starts = np.zeros(n + 1, np.int64)
     np.cumsum(column(block_counts, np.int64), out=starts[1:])
     return Requests(
-        time_s=column(time_s, np.float64),
-        input_tokens=column(input_tokens, np.int64),
-        output_tokens=column(output_tokens, np.int64),
-        session=column(session, np.int64),
-        agent=column(agent, np.int64),
-        scope=column(scope, np.int64),
-        gap_s=column(gap_s, np.float64),
-        gap_kind=column(gap_kind, np.int64),
-        service_s=column(service_s, np.float64),
+        **{k: column(v, float if k.endswith("_s") else np.int64) for k, v in columns.items()},
         block_starts=starts,
         block_ids=block_ids,
         block_tokens=block_tokens,
     )
-
-
-COLUMNS: Final = (
-    "time_s",
-    "input_tokens",
-    "output_tokens",
-    "session",
-    "agent",
-    "scope",
-    "gap_s",
-    "gap_kind",
-    "service_s",
-)
 
 
 def join(parts: Sequence[Requests]) -> Requests:
@@ -147,71 +147,28 @@ def batches(
         yield join(held)
 
 
-class Rows:
-    """Gathers requests one by one, for formats that are read so."""
+def batches_of(rows: Iterable[Row]) -> Iterator[Requests]:
+    """Batches out of single requests; none of none."""
+    gathered: list[Row] = []
+    blocks = 0
+    for row in rows:
+        gathered.append(row)
+        blocks += len(row.ids)
+        if blocks >= BATCH_BLOCKS or len(gathered) >= BATCH_REQUESTS:
+            yield _batch(gathered)
+            gathered, blocks = [], 0
+    if gathered:
+        yield _batch(gathered)
 
-    def __init__(self) -> None:
-        self._rows: list[tuple[float, int, int, int, int, int, float, int, float]] = []
-        self._counts: list[int] = []
-        self._ids: list[Ints] = []
-        self._tokens: list[Ints] = []
-        self.blocks = 0
 
-    def __len__(self) -> int:
-        """Requests gathered."""
-        return len(self._rows)
-
-    @property
-    def full(self) -> bool:
-        """Whether they make a batch."""
-        return self.blocks >= BATCH_BLOCKS or len(self._rows) >= BATCH_REQUESTS
-
-    def add(
-        self,
-        time_s: float,
-        input_tokens: int,
-        output_tokens: int,
-        *,
-        session: int = -1,
-        agent: int = 0,
-        scope: int = 0,
-        gap_s: float = float("nan"),
-        gap_kind: int = GAP_UNKNOWN,
-        service_s: float = float("nan"),
-        ids: Ints = NO_IDS,
-        tokens: Ints = NO_IDS,
-    ) -> None:
-        """Gather a request."""
-        self._rows.append(
-            (
-                time_s,
-                input_tokens,
-                output_tokens,
-                session,
-                agent,
-                scope,
-                gap_s,
-                gap_kind,
-                service_s,
-            )
-        )
-        self._counts.append(len(ids))
-        if len(ids):
-            self._ids.append(ids)
-            self._tokens.append(tokens)
-            self.blocks += len(ids)
-
-    def flush(self) -> Requests:
-        """The requests gathered, which are then forgotten."""
-        columns: dict[str, Any] = dict(zip(COLUMNS, zip(*self._rows, strict=True), strict=True))
-        batch = requests_of(
-            **columns,
-            block_counts=self._counts,
-            block_ids=np.concatenate(self._ids) if self._ids else NO_IDS,
-            block_tokens=np.concatenate(self._tokens) if self._tokens else NO_IDS,
-        )
-        self.__init__()  # type: ignore[misc]
-        return batch
+def _batch(rows: list[Row]) -> Requests:
+    *columns, ids, tokens = zip(*rows, strict=True)
+    return requests_of(
+        **dict(zip(COLUMNS, columns, strict=True)),
+        block_counts=[len(one) for one in ids],
+        block_ids=np.concatenate(ids),
+        block_tokens=np.concatenate(tokens),
+    )
 
 
 def with_room(columns: npt.NDArray[_Scalar], size: int, fill: float = 0) -> npt.NDArray[_Scalar]:

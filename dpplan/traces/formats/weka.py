@@ -13,22 +13,23 @@ import msgspec
 import numpy as np
 
 from dpplan.arrays import Ints
-from dpplan.traces.columns import NO_IDS, Rows
+from dpplan.traces.columns import NO_IDS, Row, batches_of
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
     MAX_TIME_S,
+    FormatReader,
     Head,
     Reading,
     check_ids,
     check_tokens,
+    decoded,
     integers,
-    json_fault,
 )
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import DOCUMENT_LIMIT_BYTES, LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, TokenSource
+from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests
 
-__all__ = ["WekaReader", "recognises"]
+__all__ = ["WekaReader"]
 
 BLOCK_TOKENS: Final = 64
 MAX_NESTING: Final = 8
@@ -71,53 +72,39 @@ class _Turn:
     ids: list[tuple[int, int]] | Ints
 
 
-def recognises(head: Head) -> bool:
-    """Whether a text is of this format."""
-    return "requests" in head.keys and bool({"hash_id_scope", "block_size"} & head.keys)
-
-
-class WekaReader:
+class WekaReader(FormatReader):
     """See `FormatReader`: a conversation is a session and a scope, its requests in time order."""
 
     name = "weka"
     scoped = True
     has_sessions = True
-    token_source: TokenSource = "given"
     in_order = False
 
     def __init__(self, head: Head, reading: Reading) -> None:
+        super().__init__(head, reading)
         start = head.lines[0] if head.lines else head.rest
         size = re.search(rb'"block_size"\s*:\s*([1-9]\d{0,5})\b', start)
-        self.block_tokens: int = int(size[1]) if size else BLOCK_TOKENS
+        self._block = self.block_tokens = int(size[1]) if size else BLOCK_TOKENS
         ranges = re.search(rb'"hash_ids"\s*:\s*\[\s*\[', b"".join([*head.lines, head.rest]))
         self.limit_bytes = LINE_LIMIT_BYTES if ranges else DOCUMENT_LIMIT_BYTES
         # A document over many lines is read as a whole.
         self._whole = not head.records and bool(head.lines)
-        self._faults = reading.faults
-        self._notes = reading.notes
         self._decoder = msgspec.json.Decoder(Conversation)
         self._range_decoder = msgspec.json.Decoder(list[tuple[int, int]])
         self._ids_decoder = msgspec.json.Decoder(list[int])
-        self._rows = Rows()
         self._conversations = 0
         self._next_id = 0
         self._full_blocks = NO_IDS
 
+    @staticmethod
+    def recognises(head: Head) -> bool:
+        """Whether a text is of this format."""
+        return "requests" in head.keys and bool({"hash_id_scope", "block_size"} & head.keys)
+
     def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
         """Requests of one conversation after another."""
-        for number, line in self._documents(chunks, member):
-            try:
-                turns = self._turns(line)
-            except BadRecord as fault:
-                self._faults.bad(number, fault.needed, fault.got, member=member)
-                continue
-            self._faults.good(1)
-            yield from self._give(turns)
-
-    def finish(self) -> Iterator[Requests]:
-        """The last batch."""
-        if len(self._rows):
-            yield self._rows.flush()
+        for turns in self.each(self._documents(chunks, member), member, self._turns):
+            yield from batches_of(self._rows(turns))
 
     def _documents(self, chunks: Iterator[Chunk], member: str) -> Iterator[tuple[int, bytes]]:
         if not self._whole:
@@ -138,19 +125,16 @@ class WekaReader:
 
     def _turns(self, line: bytes) -> list[_Turn]:
         """Requests of a conversation, checked, in order of time."""
-        try:
-            document = self._decoder.decode(line)
-        except JSON_ERRORS as error:
-            raise json_fault(error, line) from None
-        if document.block_size != self.block_tokens:
-            needed = f"block_size: {self.block_tokens} is needed, as at the start"
+        document = decoded(self._decoder, line)
+        if document.block_size != self._block:
+            needed = f"block_size: {self._block} is needed, as at the start"
             raise BadRecord(needed, str(document.block_size))
         if document.hash_id_scope != "local":
             raise BadRecord('hash_id_scope: "local" is needed', document.hash_id_scope[:40])
         turns: list[_Turn] = []
         self._agents = 0
         self._collect(document.requests, 0.0, 0, "requests", turns)
-        expanded = sum(turn.entry.input_tokens or 0 for turn in turns) // self.block_tokens
+        expanded = sum(turn.entry.input_tokens or 0 for turn in turns) // self._block
         if expanded > MAX_EXPANDED:
             needed = f"at most {MAX_EXPANDED} ids in a conversation are needed"
             raise BadRecord(needed, str(expanded))
@@ -214,13 +198,13 @@ class WekaReader:
                 fast = np.array(listed, np.int64)
             ids = fast
             count = len(fast)
-        due = entry.input_tokens // self.block_tokens
+        due = entry.input_tokens // self._block
         if count != due:
-            blocks = f"{entry.input_tokens} tokens in whole blocks of {self.block_tokens}"
+            blocks = f"{entry.input_tokens} tokens in whole blocks of {self._block}"
             raise BadRecord(f"hash_ids: {due} ids are needed for {blocks}", str(count))
         return ids
 
-    def _give(self, turns: list[_Turn]) -> Iterator[Requests]:
+    def _rows(self, turns: list[_Turn]) -> Iterator[Row]:
         """The requests of a conversation, its ids made unlike those of all others."""
         ends = [_ends(turn.ids) for turn in turns if len(turn.ids)]
         lowest = min((low for low, _ in ends), default=0)
@@ -236,9 +220,9 @@ class WekaReader:
             ids = _expanded(turn.ids)
             ids = np.searchsorted(known, ids) if dense else ids - lowest
             if len(ids) > len(self._full_blocks):
-                self._full_blocks = np.full(2 * len(ids), self.block_tokens, np.int64)
+                self._full_blocks = np.full(2 * len(ids), self._block, np.int64)
             unknown = turn.first or entry.think_time is None
-            self._rows.add(
+            yield Row(
                 turn.time_s,
                 entry.input_tokens or 0,
                 entry.output_tokens or 0,
@@ -251,8 +235,6 @@ class WekaReader:
                 ids=ids + self._next_id,
                 tokens=self._full_blocks[: len(ids)],
             )
-            if self._rows.full:
-                yield self._rows.flush()
         self._next_id += span
 
 

@@ -200,7 +200,7 @@ class SessionTurns:
         )
 
 
-def turn_means(counts: Ints, sums: Array) -> tuple[TurnMean, ...]:
+def turn_means(counts: Ints, sums: Array | Ints) -> tuple[TurnMean, ...]:
     """Mean prompts by turn number, out of counts and sums of shape (turns + 1,)."""
     return tuple(
         TurnMean(turn, int(counts[turn]), float(sums[turn] / counts[turn]))
