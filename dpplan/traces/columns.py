@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.arrays import Ints
+from dpplan.traces.reading.faults import Notes
 from dpplan.traces.requests import GAP_UNKNOWN, Requests
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Row",
     "batches",
     "batches_of",
+    "in_time_order",
     "join",
     "requests_of",
     "take",
@@ -30,6 +32,9 @@ BATCH_REQUESTS: Final = 1 << 16
 _FIRST_ROOM: Final = 1024
 
 _Scalar = TypeVar("_Scalar", np.int32, np.int64, np.float64)
+
+_SORTED: Final = "requests that stood out of order of time and were sorted: {}"
+_LATE: Final = "requests that came too late to be sorted, and stay out of order of time: {}"
 
 NO_IDS: Final[Ints] = np.empty(0, np.int64)
 
@@ -169,6 +174,51 @@ def _batch(rows: list[Row]) -> Requests:
         block_ids=np.concatenate(ids),
         block_tokens=np.concatenate(tokens),
     )
+
+
+def in_time_order(
+    parts: Iterator[Requests],
+    notes: Notes,
+    max_blocks: int = BATCH_BLOCKS,
+    max_requests: int = BATCH_REQUESTS,
+) -> Iterator[Requests]:
+    """The same requests sorted by time, as far as a window of two batches reaches.
+
+    Equal times keep their order. Requests that belong before a batch already given stay where
+    they are; how many is noted.
+    """
+    held: Requests | None = None
+    given_until = -np.inf
+
+    def give(batch: Requests) -> Requests:
+        nonlocal given_until
+        late = int((batch.time_s < given_until).sum())
+        if late:
+            notes.add(_LATE, late)
+        given_until = max(given_until, float(batch.time_s[-1]))
+        return batch
+
+    for batch in batches(parts, max_blocks, max_requests):
+        times = batch.time_s if held is None else np.concatenate([held.time_s, batch.time_s])
+        if (times[1:] >= times[:-1]).all():
+            if held is not None:
+                yield give(held)
+            held = batch
+            continue
+        both = batch if held is None else join([held, batch])
+        order = np.argsort(both.time_s, kind="stable")
+        # A request that follows one of a later time is out of order.
+        behind = int((times < np.maximum.accumulate(times)).sum())
+        both = take(both, order)
+        notes.add(_SORTED, behind)
+        if held is not None:
+            cut = len(held)
+            yield give(take(both, np.arange(cut)))
+            held = take(both, np.arange(cut, len(both)))
+        else:
+            held = both
+    if held is not None:
+        yield give(held)
 
 
 def with_room(columns: npt.NDArray[_Scalar], size: int, fill: float = 0) -> npt.NDArray[_Scalar]:

@@ -20,11 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpplan.errors import BadInput
-from dpplan.traces.columns import batches, join, requests_of, take
+from dpplan.traces.columns import batches, in_time_order, join, requests_of, take
 from dpplan.traces.formats import FORMATS
-from dpplan.traces.formats.common import Notes
+from dpplan.traces.reading.faults import Notes
 from dpplan.traces.reading.lines import chunks
-from dpplan.traces.reading.order import in_time_order
 from dpplan.traces.reading.reader import Trace, open_trace
 from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, TraceFacts
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dpplan.arrays import Ints
 from dpplan.traces.columns import NO_IDS
-from dpplan.traces.reading.faults import BadRecord, Faults
+from dpplan.traces.reading.faults import BadRecord, Faults, Notes
 from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
 from dpplan.traces.requests import Requests, TokenSource
 
@@ -26,7 +26,6 @@ __all__ = [
     "ChunkReader",
     "FormatReader",
     "Head",
-    "Notes",
     "Options",
     "Reading",
     "check_ids",
@@ -44,22 +43,6 @@ JSON_ERRORS: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError, O
 
 
 _Read = TypeVar("_Read")
-
-
-class Notes:
-    """What a reader of the numbers must know, once each, in order; counts are filled in."""
-
-    def __init__(self) -> None:
-        self._texts: dict[str, int] = {}
-
-    def add(self, text: str, count: int = 1) -> None:
-        """Note something; `{}` in the text stands for how often."""
-        self._texts[text] = self._texts.get(text, 0) + count
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """All notes."""
-        return tuple(text.replace("{}", str(count)) for text, count in self._texts.items())
 
 
 @dataclass(frozen=True)

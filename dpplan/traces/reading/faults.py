@@ -1,4 +1,4 @@
-"""Bad lines of a trace: counted, the first ones kept, and the point where it is too many."""
+"""What is told while a trace is read: notes, and bad lines, up to where there are too many."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final, NoReturn
 
 from dpplan.errors import BadInput, Fault
 
-__all__ = ["BadRecord", "Faults"]
+__all__ = ["BadRecord", "Faults", "Notes"]
 
 MAX_BAD_FRACTION: Final = 0.01
 KEPT: Final = 20
@@ -104,3 +104,19 @@ class Faults:
         got = f"{self.bad_lines} of {self.lines}"
         cure = "mend them, or name the format with --format-of; the first ones follow"
         raise BadInput([Fault(self._name, needed, got, cure), *self._first[:5]])
+
+
+class Notes:
+    """What a reader of the numbers must know, once each, in order; counts are filled in."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, int] = {}
+
+    def add(self, text: str, count: int = 1) -> None:
+        """Note something; `{}` in the text stands for how often."""
+        self._texts[text] = self._texts.get(text, 0) + count
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All notes."""
+        return tuple(text.replace("{}", str(count)) for text, count in self._texts.items())

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dpplan.errors import BadInput, Fault
-from dpplan.traces.reading.faults import Faults
+from dpplan.traces.reading.faults import Faults, Notes
 from dpplan.traces.reading.lines import StoredFile, chunks, head_of, trace_paths, unreadable
 from dpplan.traces.requests import Requests, TraceFacts, TraceFile
 
 if TYPE_CHECKING:
-    from dpplan.traces.formats.common import FormatReader, Head, Notes, Reading
+    from dpplan.traces.formats.common import FormatReader, Head, Reading
 
 __all__ = ["Trace", "open_trace"]
 
@@ -67,7 +67,7 @@ def open_trace(
         If a file cannot be read, its format cannot be told, or files differ in format.
     """
     from dpplan.traces.formats import detect, make_reader
-    from dpplan.traces.formats.common import Notes, Options, Reading
+    from dpplan.traces.formats.common import Options, Reading
 
     if block_tokens is not None and block_tokens < 1:
         raise BadInput(Fault("--block-tokens", "at least 1 token is needed", str(block_tokens)))
@@ -167,8 +167,7 @@ class Trace:
         BadInput
             If a file breaks off, too many lines are bad, or there are no requests.
         """
-        from dpplan.traces.columns import batches
-        from dpplan.traces.reading.order import in_time_order
+        from dpplan.traces.columns import batches, in_time_order
 
         if self._started:
             raise RuntimeError("a trace is read once: open it again")
