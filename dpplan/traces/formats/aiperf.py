@@ -144,9 +144,11 @@ class AiperfReader(FormatReader):
             self._sessions.move_to_end(key)
         session.time_ms = time_ms
         if ids and self._blocks is not None:
+            sizes = np.full(len(ids), self._blocks.tokens, np.int64)
+            if self._blocks.partial:
+                sizes[-1] = record.input_length - (len(ids) - 1) * self._blocks.tokens
             session.ids.append(np.array(ids, np.int64))
-            counts, prompts = np.array([[len(ids)], [record.input_length]])
-            session.tokens.append(self._blocks.sizes(counts, prompts))
+            session.tokens.append(sizes)
             session.blocks += len(ids)
             self._forget(len(ids))
         prompt = context + record.input_length
