@@ -109,7 +109,7 @@ def _peek(blocks: Blocks, size: int) -> tuple[bytes, Blocks]:
 def _inflated(
     blocks: Blocks, where: str, kind: str, make: Callable[[], Any], refusal: type[Exception]
 ) -> Blocks:
-    """Unpacked blocks of a stream of one frame after another, each undone by an object of `make`."""
+    """Unpacked blocks of a stream of one frame after another, each undone by one `make`."""
     stored = made = 0
     parts: list[bytes] = []
     frame = None

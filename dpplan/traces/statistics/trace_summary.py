@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dpplan.frozen import Frozen
+from dpplan.frozen import freeze
 from dpplan.traces.caches.cache import CacheResult
 from dpplan.traces.caches.working_set import WorkingSet
 from dpplan.traces.requests import TraceFacts
@@ -69,13 +69,13 @@ class TraceStats:
 
     def __post_init__(self) -> None:
         """Mappings are read, never changed."""
-        for name in (
+        freeze(
+            self,
             "distributions",
             "session_distributions",
             "ttl_block_hit_fraction",
             "ttl_token_hit_fraction",
-        ):
-            object.__setattr__(self, name, Frozen(getattr(self, name)))
+        )
 
     @property
     def duration_s(self) -> float | None:
@@ -139,17 +139,14 @@ class TraceStats:
             "ideal_block_hit_fraction": cache.ideal_block_hit_fraction,
             "ideal_token_hit_fraction": cache.ideal_token_hit_fraction,
             "ideal_standard_error": self.ideal_standard_error,
-            "lru_block_hit_fraction": {
-                str(p.capacity_blocks): p.lru_block_hit_fraction for p in self.asked
-            },
-            "lru_token_hit_fraction": {
-                str(p.capacity_blocks): p.lru_token_hit_fraction for p in self.asked
-            },
-            "lru_standard_error": {
-                str(p.capacity_blocks): p.lru_standard_error for p in self.asked
-            },
-            "per_block_lru_hit_fraction": {
-                str(p.capacity_blocks): p.per_block_lru_hit_fraction for p in self.asked
+            **{
+                name: {str(p.capacity_blocks): getattr(p, name) for p in self.asked}
+                for name in (
+                    "lru_block_hit_fraction",
+                    "lru_token_hit_fraction",
+                    "lru_standard_error",
+                    "per_block_lru_hit_fraction",
+                )
             },
             "ttl_block_hit_fraction": dict(self.ttl_block_hit_fraction),
             "ttl_token_hit_fraction": dict(self.ttl_token_hit_fraction),
