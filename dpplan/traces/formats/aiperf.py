@@ -6,13 +6,13 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from dpplan.arrays import Ints
-from dpplan.traces.columns import NO_IDS, Row, batches_of
+from dpplan.traces.columns import Row, batches_of
 from dpplan.traces.formats.common import (
     MAX_TIME_S,
     MAX_TOKENS,
@@ -70,13 +70,11 @@ class _Session:
     blocks: int = 0
 
 
-@dataclass(frozen=True)
-class _Turn:
-    time_ms: float
+class _Turn(NamedTuple):
+    """A turn, the blocks it begins with being so many of its session's."""
+
+    row: Row
     session: _Session
-    input_tokens: int
-    output_tokens: int
-    gap_s: float
     blocks: int
 
 
@@ -114,7 +112,7 @@ class AiperfReader(FormatReader):
     def finish(self) -> Iterator[Requests]:
         """What is held, in order of time."""
         turns, self._turns = self._turns, []
-        turns.sort(key=lambda turn: turn.time_ms)
+        turns.sort(key=lambda turn: turn.row.time_s)
         return batches_of(map(_row, turns))
 
     def _turn(self, line: bytes) -> _Turn:
@@ -153,7 +151,8 @@ class AiperfReader(FormatReader):
             self._forget(len(ids))
         prompt = context + record.input_length
         session.context_tokens = prompt + record.output_length
-        return _Turn(time_ms, session, prompt, record.output_length, gap_s, session.blocks)
+        row = Row(time_ms / 1e3, prompt, record.output_length, session=session.number, gap_s=gap_s)
+        return _Turn(row, session, session.blocks)
 
     def _check(self, record: Record) -> list[int]:
         """The ids of a record in range."""
@@ -178,16 +177,10 @@ class AiperfReader(FormatReader):
 
 
 def _row(turn: _Turn) -> Row:
-    session = turn.session
+    row, session, blocks = turn
+    if not session.ids:
+        return row
     if len(session.ids) > 1:  # once, for all turns of the session
         session.ids = [np.concatenate(session.ids)]
         session.tokens = [np.concatenate(session.tokens)]
-    return Row(
-        turn.time_ms / 1e3,
-        turn.input_tokens,
-        turn.output_tokens,
-        session=session.number,
-        gap_s=turn.gap_s,
-        ids=session.ids[0][: turn.blocks] if session.ids else NO_IDS,
-        tokens=session.tokens[0][: turn.blocks] if session.tokens else NO_IDS,
-    )
+    return row._replace(ids=session.ids[0][:blocks], tokens=session.tokens[0][:blocks])

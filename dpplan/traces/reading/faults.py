@@ -6,7 +6,7 @@ from typing import Final, NoReturn
 
 from dpplan.errors import BadInput, Fault
 
-__all__ = ["BadRecord", "Faults", "Notes"]
+__all__ = ["BadRecord", "Faults", "Notes", "printable"]
 
 MAX_BAD_FRACTION: Final = 0.01
 KEPT: Final = 20
@@ -23,6 +23,11 @@ class BadRecord(ValueError):
         super().__init__(needed)
         self.needed = needed
         self.got = got
+
+
+def printable(text: str) -> str:
+    """A text as it is, or as Python writes it where it would garble a terminal."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 class Faults:
@@ -75,10 +80,9 @@ class Faults:
             If the reading is strict, or if most of the lines so far are bad.
         """
         name = f"{self._name}/{member}" if member else self._name
-        got = got if got.isprintable() else repr(got)[1:-1]
-        fault = Fault(f"{name}:{line}", needed, got)
+        fault = Fault(f"{name}:{line}", needed, printable(got))
         if self.strict:
-            raise BadInput(Fault(fault.where, needed, got, STRICT_CURE))
+            raise BadInput(Fault(fault.where, needed, fault.got, STRICT_CURE))
         self.lines += 1
         self.bad_lines += 1
         if len(self._first) < KEPT:
