@@ -251,7 +251,7 @@ def test_head_stays_where_a_request_is_longer_than_the_cache() -> None:
     assert lru[0].tolist() == [0, tokens_of(1) + tokens_of(2)]
     # Block by block nothing is left of the head when it comes again.
     assert result.per_block_lru is not None
-    assert result.per_block_lru.block_hit_fraction([4, 5]).tolist() == [0, 0.5]  # type: ignore[union-attr]
+    assert result.per_block_lru.block_hit_fraction(np.array([4.0, 5.0])).tolist() == [0, 0.5]
 
 
 def test_unknown_times_leave_out_what_needs_them() -> None:

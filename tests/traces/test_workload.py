@@ -303,8 +303,8 @@ def test_requests_of_no_known_session_count_too() -> None:
     sums = TurnSums(history=True)
     sums.add(requests, RequestHits(np.zeros(5, np.int64), np.zeros((0, 5), np.int64)))
     found = sums.result()
-    assert found.context_tokens.value == 22 / 5
-    assert found.context_tokens.units == 3
+    assert found.means["context_tokens"].value == 22 / 5
+    assert found.means["context_tokens"].units == 3
 
 
 def test_a_trace_without_tokens_is_no_workload(tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, overload
+from typing import Final, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from dpplan.arrays import Array, Ints
 from dpplan.traces.caches.reuse import NEVER
@@ -21,6 +20,8 @@ _PER_OCTAVE: Final = 8
 _OCTAVES: Final = 40
 _GRID_PER_OCTAVE: Final = 4
 
+_Blocks = TypeVar("_Blocks", float, Array)
+
 
 @dataclass(frozen=True, eq=False)
 class HitCurve:
@@ -31,7 +32,7 @@ class HitCurve:
     Ten blocks of 16 tokens, two of which hit at distance 0 and one at distance 2:
 
     >>> curve = HitCurve(np.array([0.0, 2, 2, 3]), np.array([0.0, 32, 32, 48]), 10, 160)
-    >>> curve.block_hit_fraction([1, 3, 1000]).tolist()
+    >>> curve.block_hit_fraction(np.array([1, 3, 1000])).tolist()
     [0.2, 0.3, 0.3]
     >>> curve.token_hit_fraction(3)
     0.3
@@ -52,34 +53,18 @@ class HitCurve:
     block_error: tuple[Array, Array] | None = field(default=None, repr=False)
     """Capacities, and the standard error of the block hit fraction there; None = exact."""
 
-    @overload
-    def block_hit_fraction(self, capacity_blocks: float) -> float: ...
-    @overload
-    def block_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Array: ...
-    def block_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Array:
+    def block_hit_fraction(self, capacity_blocks: _Blocks) -> _Blocks:
         """Share of block references that hit in a cache of so many blocks; of the same shape."""
         return self._at(self.hit_blocks, capacity_blocks, self.blocks)
 
-    @overload
-    def token_hit_fraction(self, capacity_blocks: float) -> float: ...
-    @overload
-    def token_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Array: ...
-    def token_hit_fraction(self, capacity_blocks: npt.ArrayLike) -> float | Array:
+    def token_hit_fraction(self, capacity_blocks: _Blocks) -> _Blocks:
         """Share of all input tokens that hit in a cache of so many blocks; of the same shape."""
         return self._at(self.hit_tokens, capacity_blocks, self.tokens)
 
-    @overload
-    def standard_error(self, capacity_blocks: float) -> float: ...
-    @overload
-    def standard_error(self, capacity_blocks: npt.ArrayLike) -> float | Array: ...
-    def standard_error(self, capacity_blocks: npt.ArrayLike) -> float | Array:
+    def standard_error(self, capacity_blocks: _Blocks) -> _Blocks:
         """Standard error of the block hit fraction; 0 where the curve is exact (H-sample)."""
-        capacity = np.asarray(capacity_blocks, dtype=float)
-        if self.block_error is None:
-            error = np.zeros_like(capacity)
-        else:
-            error = np.asarray(np.interp(capacity, *self.block_error))
-        return float(error) if capacity.ndim == 0 else error
+        capacities, errors = self.block_error or (np.zeros(1), np.zeros(1))
+        return _as_given(np.interp(capacity_blocks, capacities, errors), capacity_blocks)
 
     @property
     def saturation_blocks(self) -> int:
@@ -95,7 +80,7 @@ class HitCurve:
         grid = np.minimum(np.round(2 ** (steps / _GRID_PER_OCTAVE)), top)
         return np.unique(np.append(grid, top)).astype(np.int64)
 
-    def _at(self, hits: Array, capacity_blocks: npt.ArrayLike, of: int) -> float | Array:
+    def _at(self, hits: Array, capacity_blocks: _Blocks, of: int) -> _Blocks:
         capacity = np.asarray(capacity_blocks, dtype=float)
         # An exact curve has no hits between its steps: 2.5 blocks hold 2. Of a sampled one, those
         # at a distance of d are spread evenly from d - 1/2 to d + 1/2.
@@ -107,7 +92,11 @@ class HitCurve:
         low = at.astype(np.int64)
         high = np.minimum(low + 1, len(hits) - 1)
         found = (hits[low] + (at - low) * (hits[high] - hits[low])) / max(of, 1)
-        return float(found) if capacity.ndim == 0 else np.asarray(found)
+        return _as_given(found, capacity_blocks)
+
+
+def _as_given(values: Array, given: _Blocks) -> _Blocks:
+    return cast(_Blocks, values if np.ndim(given) else float(values))
 
 
 @dataclass(frozen=True)
@@ -133,7 +122,7 @@ class HitCounts:
     --------
     >>> counts = HitCounts()
     >>> counts.add(np.array([0, 2, NEVER]), np.array([16, 16, 7]))
-    >>> counts.curve(3, 39).block_hit_fraction([2, 3]).round(3).tolist()
+    >>> counts.curve(3, 39).block_hit_fraction(np.array([2, 3])).round(3).tolist()
     [0.333, 0.667]
     """
 

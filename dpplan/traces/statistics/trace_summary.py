@@ -148,8 +148,8 @@ class TraceStats:
                     "per_block_lru_hit_fraction",
                 )
             },
-            "ttl_block_hit_fraction": dict(self.ttl_block_hit_fraction),
-            "ttl_token_hit_fraction": dict(self.ttl_token_hit_fraction),
+            "ttl_block_hit_fraction": self.ttl_block_hit_fraction,
+            "ttl_token_hit_fraction": self.ttl_token_hit_fraction,
             "blocks": cache.blocks,
             "unique_blocks": cache.unique_blocks,
             "unique_tokens": cache.unique_tokens,
@@ -161,36 +161,32 @@ class TraceStats:
             "session_distributions": _labelled("session", self.session_distributions),
             "turns": self._turns(),
             "inferred_sessions": self._inferred(),
-            "context_by_turn": [vars(point) for point in self.growth],
+            "context_by_turn": self.growth,
             "arrivals": {
                 **vars(self.arrivals),
                 "dispersion": {str(window): index for window, index in self.arrivals.dispersion},
             },
-            "curve": [vars(point) for point in self.curve],
+            "curve": self.curve,
             "working_set": self.working_set,
             "format": self.facts.format,
             "block_tokens": self.facts.block_tokens,
             "token_source": self.facts.token_source,
             "scoped": self.facts.scoped,
-            "files": [vars(file) for file in self.facts.files],
+            "files": self.facts.files,
             "bad_lines": self.bad_lines,
-            "faults": list(self.facts.faults),
-            "notes": list(self.notes),
+            "faults": self.facts.faults,
+            "notes": self.notes,
         }
         plain: dict[str, Any] = _plain(found)
         return plain
 
     def _turns(self) -> dict[str, Any] | None:
-        turns = self.turns
-        if turns is None:
+        if self.turns is None:
             return None
-        return {
-            "subagents": turns.subagents,
-            "subagent_turns": turns.subagent_turns,
-            "appends": turns.appends,
-            "negative_appends": turns.negative_appends,
-            "negative_append_fraction": _share(turns.negative_appends, turns.appends),
-        }
+        names = ("subagents", "subagent_turns", "appends", "negative_appends")
+        counts = {name: getattr(self.turns, name) for name in names}
+        appends, negative = counts["appends"], counts["negative_appends"]
+        return {**counts, "negative_append_fraction": negative / appends if appends else None}
 
     def _inferred(self) -> dict[str, Any] | None:
         found = self.inferred
@@ -269,14 +265,10 @@ def _labelled(weighting: str, group: dict[str, Distribution]) -> dict[str, Any]:
     return {name: {"weighting": weighting, **kept.to_dict()} for name, kept in group.items()}
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
 def _plain(value: Any) -> Any:
     """Values that JSON has: no arrays, no NaN."""
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return _plain(vars(value))
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (tuple, list)):
