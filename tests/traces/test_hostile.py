@@ -19,10 +19,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpplan.errors import BadInput
-from dpplan.traces.columns import join
 from dpplan.traces.formats import FORMATS
 from dpplan.traces.reading.reader import open_trace
-from dpplan.traces.requests import Requests, TraceFacts
+from dpplan.traces.requests import Requests, TraceFacts, join
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
 

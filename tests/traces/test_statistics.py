@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 
 import dpplan
 from dpplan.cli import main
-from dpplan.traces.columns import requests_of
-from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests
+from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, requests_of
 from dpplan.traces.statistics.arrivals import ArrivalCounter
 from dpplan.traces.statistics.distributions import (
     EXACT_TOKENS,
@@ -45,7 +44,7 @@ SHARES = np.array([0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0])
 
 def cut(requests: Requests, edges: list[int]) -> list[Requests]:
     """The same requests in several batches."""
-    from dpplan.traces.columns import take
+    from dpplan.traces.requests import take
 
     bounds = sorted({0, len(requests), *(edge % (len(requests) + 1) for edge in edges)})
     return [take(requests, np.arange(a, b)) for a, b in itertools.pairwise(bounds)]

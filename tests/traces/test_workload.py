@@ -21,7 +21,7 @@ from dpplan.profiles.library import read_profile
 from dpplan.profiles.workload import TurnClass
 from dpplan.profiles.yaml_writer import profile_text
 from dpplan.traces.caches.cache import RequestHits
-from dpplan.traces.columns import requests_of
+from dpplan.traces.requests import requests_of
 from dpplan.traces.synthesis.trace_synthesize import trace_lines
 from dpplan.traces.workload.trace_workload import FRACTIONS, TraceWorkload, trace_workload
 from dpplan.traces.workload.turn_sums import History, Mean, TurnSums, mean_of
@@ -202,7 +202,7 @@ def test_history_is_what_the_session_had(
     for session, asked, answered in turns:
         due.append(min(held.get(session, 0), asked))
         held[session] = asked + answered
-    from dpplan.traces.columns import take
+    from dpplan.traces.requests import take
 
     history, found = History(), []
     bounds = sorted({0, len(turns), *(edge % (len(turns) + 1) for edge in edges)})

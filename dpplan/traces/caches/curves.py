@@ -9,7 +9,7 @@ import numpy as np
 
 from dpplan.arrays import Array, Ints
 from dpplan.traces.caches.reuse import NEVER
-from dpplan.traces.columns import with_room
+from dpplan.traces.requests import with_room
 
 __all__ = ["CLASSES", "HitCounts", "HitCurve", "TtlCurve"]
 
@@ -64,7 +64,8 @@ class HitCurve:
     def standard_error(self, capacity_blocks: _Blocks) -> _Blocks:
         """Standard error of the block hit fraction; 0 where the curve is exact (H-sample)."""
         capacities, errors = self.block_error or (np.zeros(1), np.zeros(1))
-        return _as_given(np.interp(capacity_blocks, capacities, errors), capacity_blocks)
+        error = np.asarray(np.interp(capacity_blocks, capacities, errors))
+        return _as_given(error, capacity_blocks)
 
     @property
     def saturation_blocks(self) -> int:

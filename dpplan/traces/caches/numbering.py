@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from dpplan.arrays import Flags, Ints, Ints32
-from dpplan.traces.columns import NO_IDS, with_room
+from dpplan.traces.requests import NO_IDS, with_room
 
 __all__ = ["Numbering"]
 

@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.arrays import Flags, Ints, Ints32
-from dpplan.traces.columns import with_room
+from dpplan.traces.requests import with_room
 
 __all__ = ["NEVER", "RecencyOrder", "Touches", "larger_before", "touches_of"]
 

@@ -10,7 +10,7 @@ from dpplan.arrays import Array, Flags, Ints, Ints32
 from dpplan.traces.caches.curves import TtlCurve
 from dpplan.traces.caches.prefix_hits import running_maximum
 from dpplan.traces.caches.reuse import Touches
-from dpplan.traces.columns import with_room
+from dpplan.traces.requests import with_room
 
 __all__ = ["LastTouches", "TtlHits"]
 

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 
 from dpplan.arrays import Ints
-from dpplan.traces.columns import Row, batches_of
 from dpplan.traces.formats.common import (
     MAX_TIME_S,
     MAX_TOKENS,
@@ -25,7 +24,7 @@ from dpplan.traces.formats.common import (
 from dpplan.traces.formats.mooncake import blocks_of, check_no_ids
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import Chunk
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, Row, batches_of
 
 __all__ = ["AiperfReader"]
 

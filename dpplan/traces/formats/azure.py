@@ -7,12 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from dpplan.traces.columns import requests_of
 from dpplan.traces.formats.common import ChunkReader, Head, Reading, check_tokens
 from dpplan.traces.formats.stamps import DATE, date_ns
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import Chunk
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, requests_of
 
 __all__ = ["AzureReader"]
 

@@ -11,14 +11,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from dpplan.traces.columns import Row, batches_of
 from dpplan.traces.formats.agents import Agents
 from dpplan.traces.formats.common import FormatReader, Head, Reading, check_tokens, decoded
 from dpplan.traces.formats.stamps import since_1970_s
 from dpplan.traces.formats.text_blocks import BLOCK_TOKENS, EstimatedTokens, GivenTokenizer
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import Chunk
-from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests
+from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, Row, batches_of
 
 __all__ = ["ChatReader"]
 

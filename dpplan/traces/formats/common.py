@@ -14,10 +14,9 @@ import msgspec
 import numpy as np
 
 from dpplan.arrays import Ints
-from dpplan.traces.columns import NO_IDS
 from dpplan.traces.reading.faults import BadRecord, Faults, Notes
 from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import Requests, TokenSource
+from dpplan.traces.requests import NO_IDS, Requests, TokenSource
 
 __all__ = [
     "JSON_ERRORS",

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 
 from dpplan.arrays import Ints
-from dpplan.traces.columns import NO_IDS, requests_of
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
     MAX_TIME_S,
@@ -27,7 +26,7 @@ from dpplan.traces.formats.common import (
 )
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import Chunk
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import NO_IDS, Requests, requests_of
 
 __all__ = ["Blocks", "MooncakeReader", "blocks_of", "check_no_ids"]
 

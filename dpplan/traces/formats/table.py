@@ -10,12 +10,11 @@ from itertools import chain
 from typing import Final
 
 from dpplan.errors import BadInput, Fault, did_you_mean
-from dpplan.traces.columns import Row, batches_of
 from dpplan.traces.formats.common import MAX_TIME_S, FormatReader, Head, Reading, check_tokens
 from dpplan.traces.formats.stamps import date_s
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import Chunk
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, Row, batches_of
 
 __all__ = ["TableReader", "parse_columns"]
 

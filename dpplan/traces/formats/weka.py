@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 
 from dpplan.arrays import Ints
-from dpplan.traces.columns import NO_IDS, Row, batches_of
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
     MAX_TIME_S,
@@ -26,7 +25,15 @@ from dpplan.traces.formats.common import (
 )
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import DOCUMENT_LIMIT_BYTES, LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests
+from dpplan.traces.requests import (
+    GAP_HUMAN,
+    GAP_TOOL,
+    GAP_UNKNOWN,
+    NO_IDS,
+    Requests,
+    Row,
+    batches_of,
+)
 
 __all__ = ["WekaReader"]
 

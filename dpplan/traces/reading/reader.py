@@ -165,7 +165,7 @@ class Trace:
         BadInput
             If a file breaks off, too many lines are bad, or there are no requests.
         """
-        from dpplan.traces.columns import batches, in_time_order
+        from dpplan.traces.requests import batches, in_time_order
 
         if self._started:
             raise RuntimeError("a trace is read once: open it again")

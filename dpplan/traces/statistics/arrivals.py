@@ -9,8 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from dpplan.arrays import Array, Ints
-from dpplan.traces.columns import with_room
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, with_room
 
 __all__ = ["WINDOWS_S", "ArrivalCounter", "Arrivals", "Clock"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.arrays import Array, Ints
-from dpplan.traces.columns import with_room
+from dpplan.traces.requests import with_room
 
 __all__ = [
     "PERCENTILES",

@@ -9,8 +9,7 @@ import numpy as np
 
 from dpplan.arrays import Array, Ints, Ints32
 from dpplan.traces.caches.numbering import Numbering
-from dpplan.traces.columns import with_room
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, with_room
 from dpplan.traces.statistics.distributions import Distribution, of_values
 from dpplan.traces.statistics.session_turns import MOST_TURNS, TurnMean, turn_means
 

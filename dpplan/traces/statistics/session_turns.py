@@ -9,8 +9,7 @@ import numpy as np
 
 from dpplan.arrays import Array, Ints
 from dpplan.traces.caches.numbering import Numbering
-from dpplan.traces.columns import with_room
-from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests
+from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, with_room
 from dpplan.traces.statistics.distributions import (
     Distribution,
     TimeCounter,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dpplan.arrays import Array, Flags, Ints
-from dpplan.traces.columns import with_room
+from dpplan.traces.requests import with_room
 
 __all__ = ["TurnsBefore"]
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpplan.arrays import Array, Ints
-from dpplan.traces.columns import with_room
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, with_room
 from dpplan.traces.statistics.turns_before import TurnsBefore
 
 __all__ = ["WorkingSetCheck", "WorkingSetLaw"]

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from dpplan.arrays import Array, Ints
 from dpplan.traces.caches.cache import RequestHits
-from dpplan.traces.columns import with_room
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, with_room
 from dpplan.traces.statistics.distributions import Distribution, TimeCounter, TokenCounter
 from dpplan.traces.statistics.turns_before import TurnsBefore
 
