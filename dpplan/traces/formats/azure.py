@@ -49,7 +49,7 @@ class AzureReader(ChunkReader):
             for number, line in chunk.lines()
             if number != chunk.first_line or not HEADER.fullmatch(line)
         )
-        batch = self._requests(list(self.each(lines, member, _row, count=0)))
+        batch = self._requests(list(self.each(lines, member, _row)))
         assert batch is not None
         return batch
 

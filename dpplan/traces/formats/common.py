@@ -130,20 +130,16 @@ class FormatReader(ABC):
         return iter(())
 
     def each(
-        self,
-        lines: Iterable[tuple[int, bytes]],
-        member: str,
-        read: Callable[[bytes], _Read],
-        count: int = 1,
+        self, lines: Iterable[tuple[int, bytes]], member: str, read: Callable[[bytes], _Read]
     ) -> Iterator[_Read]:
-        """What is read of each good line, which counts as `count`; bad ones are told of."""
+        """What is read of each good line; good and bad ones are counted."""
         for number, line in lines:
             try:
                 record = read(line)
             except BadRecord as fault:
                 self._faults.bad(number, fault.needed, fault.got, member=member)
             else:
-                self._faults.good(count)
+                self._faults.good(1)
                 yield record
 
 
@@ -155,9 +151,10 @@ class ChunkReader(FormatReader):
         for chunk in chunks:
             batch = self.at_once(chunk)
             if batch is None:
-                batch = self.one_by_one(chunk, member)
-            self._faults.good(len(batch))
-            yield batch
+                yield self.one_by_one(chunk, member)
+            else:
+                self._faults.good(len(batch))
+                yield batch
 
     @abstractmethod
     def at_once(self, chunk: Chunk) -> Requests | None:
@@ -165,7 +162,7 @@ class ChunkReader(FormatReader):
 
     @abstractmethod
     def one_by_one(self, chunk: Chunk, member: str) -> Requests:
-        """The good lines of a chunk, not counted yet."""
+        """The good lines of a chunk, counted by `each`."""
 
 
 def check_tokens(name: str, value: int) -> None:

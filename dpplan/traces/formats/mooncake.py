@@ -180,7 +180,7 @@ class MooncakeReader(ChunkReader):
 
     def one_by_one(self, chunk: Chunk, member: str) -> Requests:
         """The good lines of a chunk in which something is wrong."""
-        records = list(self.each(chunk.lines(), member, self._record, count=0))
+        records = list(self.each(chunk.lines(), member, self._record))
         lists = [record.hash_ids or [] for record in records]
         counts = np.fromiter(map(len, lists), np.int64, len(lists))
         ids = np.fromiter(chain.from_iterable(lists), np.int64, int(counts.sum()))
