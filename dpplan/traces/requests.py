@@ -215,9 +215,7 @@ def take(requests: Requests, which: Ints) -> Requests:
 
 
 def batches(
-    parts: Iterable[Requests],
-    max_blocks: int = BATCH_BLOCKS,
-    max_requests: int = BATCH_REQUESTS,
+    parts: Iterable[Requests], max_blocks: int = BATCH_BLOCKS, max_requests: int = BATCH_REQUESTS
 ) -> Iterator[Requests]:
     """Batches as large as allowed out of smaller ones."""
     held: list[Requests] = []

@@ -137,11 +137,7 @@ class HitCounts:
         self._by_class = np.zeros((CLASSES, _PER_OCTAVE * _OCTAVES + 1))
 
     def add(
-        self,
-        distances: Ints,
-        tokens: Ints,
-        weight: float = 1.0,
-        classes: Ints | None = None,
+        self, distances: Ints, tokens: Ints, weight: float = 1.0, classes: Ints | None = None
     ) -> None:
         """Count blocks at their distances, `NEVER` = no hit; all of shape (m,).
 

@@ -80,13 +80,7 @@ class TtlHits:
         self._blocks = np.zeros(len(self._sorted_s) + 1)
         self._tokens = np.zeros(len(self._sorted_s) + 1)
 
-    def add(
-        self,
-        age_s: Array,
-        request: Ints32,
-        tokens: Ints,
-        weight: float = 1.0,
-    ) -> None:
+    def add(self, age_s: Array, request: Ints32, tokens: Ints, weight: float = 1.0) -> None:
         """Count blocks that were idle so long, inf = never seen; all of shape (m,)."""
         # The shortest TTL that keeps a block, and with it all before it.
         level = np.searchsorted(self._sorted_s, age_s, side="left").astype(np.int64)

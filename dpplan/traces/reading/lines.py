@@ -133,10 +133,7 @@ class StoredFile:
 
 
 def chunks(
-    blocks: Blocks,
-    where: str,
-    on_long: Callable[[int], None],
-    limit_bytes: int = LINE_LIMIT_BYTES,
+    blocks: Blocks, where: str, on_long: Callable[[int], None], limit_bytes: int = LINE_LIMIT_BYTES
 ) -> Iterator[Chunk]:
     r"""Whole lines, about a block at a time; LF, CR LF and CR all end a line.
 

@@ -75,12 +75,7 @@ class WorkingSetLaw:
         )
 
     def put(
-        self,
-        session: Ints,
-        time_s: Array,
-        tokens: Array,
-        prompt_tokens: Array,
-        service_s: Array,
+        self, session: Ints, time_s: Array, tokens: Array, prompt_tokens: Array, service_s: Array
     ) -> None:
         """Take in turns as columns, those of a session in order; shape (n,)."""
         if not len(session):

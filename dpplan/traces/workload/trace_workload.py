@@ -165,12 +165,7 @@ def trace_workload(
         on_batch=sums.add,
     )
     return workload_of(
-        stats,
-        sums.result(),
-        hits,
-        name=name,
-        model=model,
-        turns_per_session=turns_per_session,
+        stats, sums.result(), hits, name=name, model=model, turns_per_session=turns_per_session
     )
 
 
