@@ -339,9 +339,9 @@ def test_inferred_sessions_are_those_of_a_search(
     assert found.without_room == short
     roots, turns = chains(np.array(parents))
     assert found.sessions == parents.count(-1)
-    same(found.turns_per_session, list(np.unique(roots, return_counts=True)[1]))
+    same(found.by_session["turns_per_session"], list(np.unique(roots, return_counts=True)[1]))
     appends = [made[n][1] - made[p][1] - made[p][2] for n, p in enumerate(parents) if p >= 0]
-    same(found.append_tokens, appends)
+    same(found.by_turn["append_tokens"], appends)
     assert [p.requests for p in found.growth] == np.bincount(turns)[1:].tolist()
 
 
@@ -364,7 +364,7 @@ def test_any_ids_will_do() -> None:
     finder.add(tree_requests(made))
     found = finder.result()
     assert found is not None
-    assert (found.sessions, found.append_tokens.values.tolist()) == (1, [9.0])
+    assert (found.sessions, found.by_turn["append_tokens"].values.tolist()) == (1, [9.0])
 
 
 def test_too_many_requests_have_no_inferred_sessions(monkeypatch: pytest.MonkeyPatch) -> None:

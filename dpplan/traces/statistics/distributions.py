@@ -92,17 +92,13 @@ class Distribution:
         ndarray
             Of the shape of `shares`; empty where there are no numbers.
         """
-        wanted = np.asarray(shares, dtype=float)
         if not len(self.values):
             return np.empty(0)
+        # Each value stands at its first and its last place among all numbers in order.
         below = np.cumsum(self.counts)
-        position = wanted * (below[-1] - 1)
-        lower = np.floor(position).astype(np.int64)
-        upper = np.minimum(lower + 1, below[-1] - 1)
-        left = self.values[np.searchsorted(below, lower, "right")]
-        right = self.values[np.searchsorted(below, upper, "right")]
-        between: Array = left + (right - left) * (position - lower)
-        return between
+        places = np.stack([below - self.counts, below - 1], axis=1).ravel()
+        wanted = np.asarray(shares, dtype=float) * (below[-1] - 1)
+        return np.asarray(np.interp(wanted, places, np.repeat(self.values, 2)))
 
     def to_dict(self) -> dict[str, Any]:
         """Count, mean, standard deviation, least, percentiles and most; None where there are none.
@@ -112,13 +108,12 @@ class Distribution:
         >>> of_values([1, 3]).to_dict()["p50"]
         2.0
         """
-        points = [self.quantile(p / 100) for p in PERCENTILES]
         return {
             "count": self.count,
             "mean": self.mean,
             "standard_deviation": self.standard_deviation,
             "min": self.quantile(0.0),
-            **{f"p{p}": value for p, value in zip(PERCENTILES, points, strict=True)},
+            **{f"p{p}": self.quantile(p / 100) for p in PERCENTILES},
             "max": self.quantile(1.0),
             "relative_error": self.relative_error,
         }
@@ -143,9 +138,8 @@ def of_values(values: npt.ArrayLike) -> Distribution:
     """
     given = np.asarray(values, dtype=float)
     kept, counts = np.unique(given, return_counts=True)
-    if not len(given):
-        return Distribution(kept, counts.astype(np.int64), None, None)
-    return Distribution(kept, counts.astype(np.int64), float(given.mean()), float(given.std()), 0.0)
+    moments = (float(given.mean()), float(given.std())) if len(given) else (None, None)
+    return Distribution(kept, counts.astype(np.int64), *moments)
 
 
 def weighted_by_size(sizes: Distribution) -> Distribution:

@@ -39,16 +39,11 @@ class InferredSessions:
     """Requests that share all full blocks of an earlier one but are too short for its answer."""
     head_blocks: int
     """Blocks that too many requests continue from to be a turn's end."""
-    turns_per_session: Distribution
-    """One number a session."""
-    append_tokens: Distribution
-    """One number a turn that continues another."""
-    first_prompt_tokens: Distribution
-    """One number a session."""
-    session_tokens: Distribution
-    """Input and output of the last request; one number a session."""
-    pause_s: Distribution
-    """From one request's arrival to the next one's, so with the answer's time; one a turn."""
+    by_turn: dict[str, Distribution]
+    """One number a turn that continues another: append_tokens, and pause_s from one request's
+    arrival to the next one's, so with the answer's time."""
+    by_session: dict[str, Distribution]
+    """One number a session: its turns, first prompt, input and output of its last request."""
     growth_tokens_per_turn: float | None
     growth: tuple[TurnMean, ...]
 
@@ -165,11 +160,15 @@ def _summary(
         forks=len(past) - len(np.unique(past)),
         without_room=without_room,
         head_blocks=heads,
-        turns_per_session=of_values(sizes),
-        append_tokens=of_values(growth - outputs[past]),
-        first_prompt_tokens=of_values(inputs[firsts]),
-        session_tokens=of_values(inputs[lasts] + outputs[lasts]),
-        pause_s=of_values(pauses[~np.isnan(pauses)]),
+        by_turn={
+            "append_tokens": of_values(growth - outputs[past]),
+            "pause_s": of_values(pauses[~np.isnan(pauses)]),
+        },
+        by_session={
+            "turns_per_session": of_values(sizes),
+            "first_prompt_tokens": of_values(inputs[firsts]),
+            "session_tokens": of_values(inputs[lasts] + outputs[lasts]),
+        },
         growth_tokens_per_turn=float(growth.mean()) if len(growth) else None,
         growth=turn_means(counts, sums),
     )

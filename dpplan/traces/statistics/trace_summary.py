@@ -196,12 +196,12 @@ class TraceStats:
             "basis": "prefixes of prompts, not what the trace says",
             "sessions": found.sessions,
             "single_turns": found.single_turns,
-            "turns_per_session_mean": found.turns_per_session.mean,
+            "turns_per_session_mean": found.by_session["turns_per_session"].mean,
             "forks": found.forks,
             "without_room": found.without_room,
             "head_blocks": found.head_blocks,
-            "distributions": _labelled("turn", self.inferred_distributions("turn")),
-            "session_distributions": _labelled("session", self.inferred_distributions("session")),
+            "distributions": _labelled("turn", found.by_turn),
+            "session_distributions": _labelled("session", found.by_session),
         }
 
     def inferred_distributions(self, weighting: str) -> dict[str, Distribution]:
@@ -209,13 +209,7 @@ class TraceStats:
         found = self.inferred
         if found is None:
             return {}
-        if weighting == "turn":
-            return {"append_tokens": found.append_tokens, "pause_s": found.pause_s}
-        return {
-            "turns_per_session": found.turns_per_session,
-            "first_prompt_tokens": found.first_prompt_tokens,
-            "session_tokens": found.session_tokens,
-        }
+        return found.by_turn if weighting == "turn" else found.by_session
 
     def to_frame(self) -> pd.DataFrame:
         """The single numbers, one a row."""

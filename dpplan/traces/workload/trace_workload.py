@@ -232,7 +232,7 @@ def workload_of(
         means["turns_per_session"] = _mean(lengths)
         means["session_tokens"] = _mean(ends)
     if gap is None and basis == "inferred" and stats.inferred is not None:
-        pauses = per_turn["tool_gap_s"] = stats.inferred.pause_s
+        pauses = per_turn["tool_gap_s"] = stats.inferred.by_turn["pause_s"]
         gap = _mean(pauses) if pauses.count else None
     if gap is not None and gap.value > 0:
         means["tool_gap_s"] = gap
