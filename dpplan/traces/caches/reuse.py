@@ -215,20 +215,9 @@ class RecencyOrder:
 def _larger_in_earlier(keys: Ints32, weights: Ints, request: Ints32) -> Ints:
     """Weight of larger keys in earlier requests, for each key; all keys are distinct."""
     # By rising keys within each request no key counts another of its own request.
-    bits = len(keys).bit_length()
-    mask = (1 << bits) - 1
-    packed = keys.astype(np.int64) << bits
-    packed |= np.arange(len(keys))
-    packed.sort()
-    by_rank = packed & mask
-    packed[:] = request[by_rank]
-    packed <<= bits
-    packed |= np.arange(len(keys))
-    packed.sort()
-    rank = packed & mask
-    original = by_rank[rank]
+    order = np.argsort(request.astype(np.int64) << 31 | keys)
     result = np.empty(len(keys), np.int64)
-    result[original] = larger_before(rank, weights[original])
+    result[order] = larger_before(keys[order], weights[order])
     return result
 
 
