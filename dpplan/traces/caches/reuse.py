@@ -82,16 +82,10 @@ def touches_of(numbers: Ints32, starts: Ints) -> Touches:
     >>> touches_of(np.array([5, 6, 5, 5], np.int32), np.array([0, 2, 4])).previous.tolist()
     [-1, -1, 0, 2]
     """
-    count = len(numbers)
-    bits = count.bit_length()
-    packed = numbers.astype(np.int64)
-    packed <<= bits
-    packed |= np.arange(count)
-    packed.sort()
-    place = packed & ((1 << bits) - 1)
-    packed >>= bits
-    same = np.flatnonzero(packed[1:] == packed[:-1])
-    previous = np.full(count, -1, np.int32)
+    place = np.argsort(numbers, kind="stable")
+    ordered = numbers[place]
+    same = np.flatnonzero(ordered[1:] == ordered[:-1])
+    previous = np.full(len(numbers), -1, np.int32)
     previous[place[same + 1]] = place[same]
     request = np.repeat(np.arange(len(starts) - 1, dtype=np.int32), np.diff(starts))
     return Touches(numbers, starts, request, previous)
