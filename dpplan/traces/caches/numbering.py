@@ -21,6 +21,8 @@ _TABLE_MIN: Final = 1 << 16
 _TABLE_MAX: Final = 1 << 25
 _TABLE_PER_ID: Final = 8
 """A table indexed by id may have this many entries per distinct block, within the two limits."""
+_PIECE: Final = 1 << 20
+"""Ids put into the hash table at a time, so that its growth takes little memory beside it."""
 _FIRST_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 _SECOND_FACTOR: Final = np.uint64(0xD6E8FEB86659FD93)
 
@@ -109,14 +111,15 @@ class Numbering:
         if 8 * self.count > 5 * len(self._slots):
             size = 1 << max(10, (self.count * 8 // 5).bit_length())
             self._slots, begin = np.full(size, -1, np.int32), 0
-        numbers = np.arange(begin, self.count, dtype=np.int32)
-        slot, step = self._slot(self._ids[begin : self.count]), 0
-        while numbers.size:
-            empty = np.take(self._slots, slot) < 0
-            self._slots[slot[empty]] = numbers[empty]
-            left = np.take(self._slots, slot) != numbers  # taken before, or by another just now
-            step += 1
-            numbers, slot = numbers[left], (slot[left] + step) & (len(self._slots) - 1)
+        for at in range(begin, self.count, _PIECE):
+            numbers = np.arange(at, min(at + _PIECE, self.count), dtype=np.int32)
+            slot, step = self._slot(self._ids[numbers]), 0
+            while numbers.size:
+                empty = np.take(self._slots, slot) < 0
+                self._slots[slot[empty]] = numbers[empty]
+                left = np.take(self._slots, slot) != numbers  # taken before, or by another just now
+                step += 1
+                numbers, slot = numbers[left], (slot[left] + step) & (len(self._slots) - 1)
 
     def _found(self, ids: Ints) -> Ints32:
         """Number of each id, -1 where it is unknown."""

@@ -137,7 +137,8 @@ def _inflated(
             data, parts = b"".join(parts), []
             for at in range(0, len(data), BLOCK_BYTES):
                 yield data[at : at + BLOCK_BYTES]
-    yield b"".join(parts)
+    if rest := b"".join(parts):
+        yield rest
     if frame is not None:
         got = f"one that breaks off after {made} unpacked bytes"
         raise BadInput(Fault(where, f"a whole {kind} file is needed", got, "fetch it again"))
