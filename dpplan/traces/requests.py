@@ -237,26 +237,32 @@ def batches(
 
 def batches_of(rows: Iterable[Row]) -> Iterator[Requests]:
     """Batches out of single requests; none of none."""
-    gathered: list[Row] = []
+    # Plain tuples of numbers, unlike rows, cost the garbage collector nothing.
+    columns: list[tuple[Any, ...]] = []
+    counts: list[int] = []
+    ids, tokens = [NO_IDS], [NO_IDS]
+
+    def batch() -> Requests:
+        return requests_of(
+            **dict(zip(COLUMNS, zip(*columns, strict=True), strict=True)),
+            block_counts=counts,
+            block_ids=np.concatenate(ids),
+            block_tokens=np.concatenate(tokens),
+        )
+
     blocks = 0
     for row in rows:
-        gathered.append(row)
-        blocks += len(row.ids)
-        if blocks >= BATCH_BLOCKS or len(gathered) >= BATCH_REQUESTS:
-            yield _batch(gathered)
-            gathered, blocks = [], 0
-    if gathered:
-        yield _batch(gathered)
-
-
-def _batch(rows: list[Row]) -> Requests:
-    *columns, ids, tokens = zip(*rows, strict=True)
-    return requests_of(
-        **dict(zip(COLUMNS, columns, strict=True)),
-        block_counts=[len(one) for one in ids],
-        block_ids=np.concatenate(ids),
-        block_tokens=np.concatenate(tokens),
-    )
+        columns.append(row[:-2])
+        counts.append(len(row.ids))
+        if len(row.ids):
+            ids.append(row.ids)
+            tokens.append(row.tokens)
+            blocks += len(row.ids)
+        if blocks >= BATCH_BLOCKS or len(columns) >= BATCH_REQUESTS:
+            yield batch()
+            columns, counts, ids, tokens, blocks = [], [], [NO_IDS], [NO_IDS], 0
+    if columns:
+        yield batch()
 
 
 def in_time_order(
