@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 
 from dpplan.errors import BadInput
 from dpplan.traces.caches import cache as cache_module
-from dpplan.traces.caches import numbering as numbering_module
 from dpplan.traces.caches import reuse as reuse_module
 from dpplan.traces.caches.cache import CacheAnalysis, CacheResult
-from dpplan.traces.caches.inversions import larger_before
 from dpplan.traces.caches.numbering import Numbering
+from dpplan.traces.caches.reuse import larger_before
 from dpplan.traces.caches.sampling import blocks_within
 from dpplan.traces.reading.reader import open_trace
 from dpplan.traces.requests import Requests
@@ -252,7 +251,7 @@ def test_head_stays_where_a_request_is_longer_than_the_cache() -> None:
     assert lru[0].tolist() == [0, tokens_of(1) + tokens_of(2)]
     # Block by block nothing is left of the head when it comes again.
     assert result.per_block_lru is not None
-    assert result.per_block_lru.block_hit_fraction([4, 5]).tolist() == [0, 0.5]  # type: ignore[union-attr]
+    assert result.per_block_lru.block_hit_fraction(np.array([4.0, 5.0])).tolist() == [0, 0.5]
 
 
 def test_unknown_times_leave_out_what_needs_them() -> None:
@@ -275,7 +274,7 @@ def test_inversions(pairs: list[tuple[int, int]], all_pairs: int) -> None:
     keys, weights = [k for k, _ in pairs], [w for _, w in pairs]
     naive = [sum(w for k, w in pairs[:i] if k > key) for i, key in enumerate(keys)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dpplan.traces.caches.inversions._ALL_PAIRS", all_pairs)
+        patch.setattr("dpplan.traces.caches.reuse._ALL_PAIRS", all_pairs)
         assert larger_before(keys, weights).tolist() == naive
 
 
@@ -302,27 +301,24 @@ def test_numbering(batches: list[list[int]], random) -> None:  # type: ignore[no
     """Numbers in order of first appearance, whatever the ids, and when some are forgotten."""
     numbering = Numbering()
     known: dict[int, int] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numbering_module, "_CHUNK", 16)
-        patch.setattr(numbering_module, "_PIECE", 21)
-        for ids in batches:
-            numbers, first = numbering.number(np.array(ids, np.int64))
-            before = len(known)
-            for block in ids:
-                known.setdefault(block, len(known))
-            assert numbers.tolist() == [known[b] for b in ids]
-            assert first.tolist() == [ids.index(b) for b, n in known.items() if n >= before]
-            assert numbering.count == len(known)
-            assert numbering.ids().tolist() == list(known)
-            if random.random() < 0.3:
-                kept = np.array([random.random() < 0.5 for _ in known], bool)
-                numbering.keep(kept)
-                left = [b for b, keep in zip(known, kept, strict=True) if keep]
-                known = {block: n for n, block in enumerate(left)}
+    for ids in batches:
+        numbers, first = numbering.number(np.array(ids, np.int64))
+        before = len(known)
+        for block in ids:
+            known.setdefault(block, len(known))
+        assert numbers.tolist() == [known[b] for b in ids]
+        assert first.tolist() == [ids.index(b) for b, n in known.items() if n >= before]
+        assert numbering.count == len(known)
+        assert numbering.ids().tolist() == list(known)
+        if random.random() < 0.3:
+            kept = np.array([random.random() < 0.5 for _ in known], bool)
+            numbering.keep(kept)
+            left = [b for b, keep in zip(known, kept, strict=True) if keep]
+            known = {block: n for n, block in enumerate(left)}
 
 
 def test_numbering_of_many_ids() -> None:
-    """Past the room of a table, and of slots that have to grow."""
+    """Past the room of a table, and more than one batch of others."""
     rng = np.random.default_rng(3)
     dense = rng.integers(0, 400_000, 300_000)
     for ids in (dense, dense * 7_000_003_001, np.concatenate((dense, dense + 2**40))):

@@ -19,10 +19,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpplan.errors import BadInput
-from dpplan.traces.columns import join
 from dpplan.traces.formats import FORMATS
 from dpplan.traces.reading.reader import open_trace
-from dpplan.traces.requests import Requests, TraceFacts
+from dpplan.traces.requests import Requests, TraceFacts, join
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
 
@@ -238,6 +237,14 @@ def tar_header(**fields: Any) -> bytes:
 )
 def test_hostile_archives(tmp_path: Path, data: bytes, words: str) -> None:
     assert words in message(put(tmp_path, data))
+
+
+def test_an_archive_that_breaks_off_within_its_gzip(tmp_path: Path) -> None:
+    archive = tar_header(size=len(GOOD) * 1000) + GOOD * 1000
+    for packed in (gzip.compress(archive), zstandard.ZstdCompressor().compress(archive)):
+        for kept in (len(packed) // 2, len(packed) - 5):
+            kind = "gzip" if packed.startswith(b"\x1f") else "zstd"
+            assert f"a whole {kind} file is needed" in message(put(tmp_path, packed[:kept]))
 
 
 def test_a_bad_line_in_an_archive_is_named_with_its_file(tmp_path: Path) -> None:

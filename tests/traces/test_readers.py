@@ -20,13 +20,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpplan.errors import BadInput
-from dpplan.traces.columns import batches, join, requests_of, take
 from dpplan.traces.formats import FORMATS
-from dpplan.traces.formats.common import Notes
+from dpplan.traces.reading.faults import Notes
 from dpplan.traces.reading.lines import chunks
-from dpplan.traces.reading.order import in_time_order
 from dpplan.traces.reading.reader import Trace, open_trace
-from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, TraceFacts
+from dpplan.traces.requests import (
+    GAP_HUMAN,
+    GAP_TOOL,
+    GAP_UNKNOWN,
+    Requests,
+    TraceFacts,
+    batches,
+    in_time_order,
+    join,
+    requests_of,
+    take,
+)
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
 real = pytest.mark.skipif(not TRACES.is_dir(), reason="the real traces are not beside this project")

@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 
 import dpplan
 from dpplan.cli import main
-from dpplan.traces.columns import requests_of
-from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests
+from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, requests_of
 from dpplan.traces.statistics.arrivals import ArrivalCounter
 from dpplan.traces.statistics.distributions import (
     EXACT_TOKENS,
@@ -45,7 +44,7 @@ SHARES = np.array([0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0])
 
 def cut(requests: Requests, edges: list[int]) -> list[Requests]:
     """The same requests in several batches."""
-    from dpplan.traces.columns import take
+    from dpplan.traces.requests import take
 
     bounds = sorted({0, len(requests), *(edge % (len(requests) + 1) for edge in edges)})
     return [take(requests, np.arange(a, b)) for a, b in itertools.pairwise(bounds)]
@@ -259,8 +258,9 @@ def test_closed_sessions_are_forgotten() -> None:
     for start in range(0, 20_000, 500):
         turns = [(s, a, 9, 1, 1.0, 0, 1.0) for s in range(start, start + 500) for a in (0, 1)]
         counter.add(as_requests(turns, [0.0] * len(turns)))
-    assert len(counter._agents) <= 500
-    assert counter._open.ints.shape[1] <= 2048
+    assert counter._agents.count <= 1000
+    assert counter._before.last.shape[1] <= 2048
+    assert counter._open.shape[1] <= 2048
     assert counter.result().sessions == 20_000
 
 
@@ -339,9 +339,9 @@ def test_inferred_sessions_are_those_of_a_search(
     assert found.without_room == short
     roots, turns = chains(np.array(parents))
     assert found.sessions == parents.count(-1)
-    same(found.turns_per_session, list(np.unique(roots, return_counts=True)[1]))
+    same(found.by_session["turns_per_session"], list(np.unique(roots, return_counts=True)[1]))
     appends = [made[n][1] - made[p][1] - made[p][2] for n, p in enumerate(parents) if p >= 0]
-    same(found.append_tokens, appends)
+    same(found.by_turn["append_tokens"], appends)
     assert [p.requests for p in found.growth] == np.bincount(turns)[1:].tolist()
 
 
@@ -364,7 +364,7 @@ def test_any_ids_will_do() -> None:
     finder.add(tree_requests(made))
     found = finder.result()
     assert found is not None
-    assert (found.sessions, found.append_tokens.values.tolist()) == (1, [9.0])
+    assert (found.sessions, found.by_turn["append_tokens"].values.tolist()) == (1, [9.0])
 
 
 def test_too_many_requests_have_no_inferred_sessions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -310,8 +310,8 @@ def test_the_spread_of_turns_is_the_gamma_laws(tmp_path: Path) -> None:
     law = session_law(workload)
     turns = found.session_distributions["turns_per_session"]
     for share in (0.1, 0.25, 0.5, 0.75, 0.9):
-        due = stats.gamma.ppf(share, law.shape, scale=law.scale_turns / law.shape)
-        density = stats.gamma.pdf(due, law.shape, scale=law.scale_turns / law.shape)
+        due = stats.gamma.ppf(share, law.shape, scale=law.turns.scale_turns / law.shape)
+        density = stats.gamma.pdf(due, law.shape, scale=law.turns.scale_turns / law.shape)
         error = math.sqrt(share * (1 - share) / 2000) / density
         assert turns.quantile(share) == pytest.approx(due, abs=4 * error + 1)
 

@@ -21,7 +21,7 @@ from dpplan.profiles.library import read_profile
 from dpplan.profiles.workload import TurnClass
 from dpplan.profiles.yaml_writer import profile_text
 from dpplan.traces.caches.cache import RequestHits
-from dpplan.traces.columns import requests_of
+from dpplan.traces.requests import requests_of
 from dpplan.traces.synthesis.trace_synthesize import trace_lines
 from dpplan.traces.workload.trace_workload import FRACTIONS, TraceWorkload, trace_workload
 from dpplan.traces.workload.turn_sums import History, Mean, TurnSums, mean_of
@@ -202,7 +202,7 @@ def test_history_is_what_the_session_had(
     for session, asked, answered in turns:
         due.append(min(held.get(session, 0), asked))
         held[session] = asked + answered
-    from dpplan.traces.columns import take
+    from dpplan.traces.requests import take
 
     history, found = History(), []
     bounds = sorted({0, len(turns), *(edge % (len(turns) + 1) for edge in edges)})
@@ -303,8 +303,8 @@ def test_requests_of_no_known_session_count_too() -> None:
     sums = TurnSums(history=True)
     sums.add(requests, RequestHits(np.zeros(5, np.int64), np.zeros((0, 5), np.int64)))
     found = sums.result()
-    assert found.context_tokens.value == 22 / 5
-    assert found.context_tokens.units == 3
+    assert found.means["context_tokens"].value == 22 / 5
+    assert found.means["context_tokens"].units == 3
 
 
 def test_a_trace_without_tokens_is_no_workload(tmp_path: Path) -> None:

@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.arrays import Array, Flags, Ints
-from dpplan.traces.caches.curves import HitCurve, TtlCurve
-from dpplan.traces.caches.hit_counts import HitCounts
+from dpplan.traces.caches.curves import HitCounts, HitCurve, TtlCurve
 from dpplan.traces.caches.numbering import Numbering
 from dpplan.traces.caches.prefix_hits import prefix_lengths, running_maximum, seen_before, sums_of
-from dpplan.traces.caches.reuse import RecencyOrder
+from dpplan.traces.caches.reuse import RecencyOrder, Touches, touches_of
 from dpplan.traces.caches.sampling import BlockSample, blocks_within, check_prefixes
-from dpplan.traces.caches.touches import Touches, touches_of
 from dpplan.traces.caches.ttl import LastTouches, TtlHits
 from dpplan.traces.caches.working_set import WorkingSet, WorkingSetCounter
 from dpplan.traces.requests import Requests

@@ -19,19 +19,26 @@ Most blocks follow the same block as last time, in runs: then their former posit
 from block to block in the first convention, rise by one in the second. Along a run the number of
 dead positions above is the same, since p_i and p_i +- 1 both live until now and nothing lies in
 between. So whole runs are counted against whole runs.
+
+Weighted inversions are, for each element of a sequence, the weight of larger ones before it. A
+sequence of n is cut into about sqrt(n) chunks by place and as many buckets by rank. Pairs in unlike
+chunks and unlike buckets are counted on the grid of both by cumulative sums; pairs within a chunk,
+and pairs within a bucket, are problems of size sqrt(n): the same again, down to a size where all
+pairs are compared.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from dpplan.arrays import Flags, Ints, Ints32
-from dpplan.traces.caches.inversions import larger_before
-from dpplan.traces.caches.touches import Touches
+from dpplan.traces.requests import with_room
 
-__all__ = ["NEVER", "RecencyOrder"]
+__all__ = ["NEVER", "RecencyOrder", "Touches", "larger_before", "touches_of"]
 
 
 NEVER: Final = (1 << 31) - 1
@@ -39,6 +46,49 @@ NEVER: Final = (1 << 31) - 1
 _DEAD_MIN: Final = 1 << 12
 _DEAD_PER_LIVING: Final = 1 / 8
 """The order is compacted when it holds more dead positions than that."""
+_ALL_PAIRS: Final = 32
+_COLUMNS: Final = 4096
+"""Rows of all-pairs problems done at a time, so that they stay in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Touches:
+    """Blocks that requests touch, in order of requests and of blocks in them."""
+
+    numbers: Ints32
+    """Dense number of each block, shape (m,)."""
+    starts: Ints
+    """Where each request's blocks start, shape (n + 1,)."""
+    request: Ints32
+    """Each block's request, shape (m,)."""
+    previous: Ints32
+    """Place of the last earlier reference to the block in this batch, -1 = none; shape (m,)."""
+
+    def once(self) -> tuple[Touches, Flags | None]:
+        """Without blocks that stand in the same request before; which are left, None = all."""
+        kept = self.previous < self.starts[self.request]
+        if kept.all():
+            return self, None
+        before = np.concatenate(([0], np.cumsum(kept)))
+        return touches_of(self.numbers[kept], before[self.starts]), kept
+
+
+def touches_of(numbers: Ints32, starts: Ints) -> Touches:
+    """Find each block's previous reference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> touches_of(np.array([5, 6, 5, 5], np.int32), np.array([0, 2, 4])).previous.tolist()
+    [-1, -1, 0, 2]
+    """
+    place = np.argsort(numbers, kind="stable")
+    ordered = numbers[place]
+    same = np.flatnonzero(ordered[1:] == ordered[:-1])
+    previous = np.full(len(numbers), -1, np.int32)
+    previous[place[same + 1]] = place[same]
+    request = np.repeat(np.arange(len(starts) - 1, dtype=np.int32), np.diff(starts))
+    return Touches(numbers, starts, request, previous)
 
 
 class RecencyOrder:
@@ -55,7 +105,6 @@ class RecencyOrder:
     and 2 block by block; as whole requests block 0 was the last one touched.
 
     >>> import numpy as np
-    >>> from dpplan.traces.caches.touches import touches_of
     >>> touches = touches_of(np.array([0, 1, 2, 0, 1], np.int32), np.array([0, 3, 5]))
     >>> RecencyOrder(whole=False).distances(touches, 3)[3:].tolist()
     [2, 2]
@@ -130,14 +179,8 @@ class RecencyOrder:
         self._top, self._dead = len(block), self._dead[:0].copy()
 
     def _reserve(self, blocks: int, positions: int) -> None:
-        if blocks > len(self._position):
-            grown = np.full(max(blocks, len(self._position) * 5 // 4), -1, np.int32)
-            grown[: len(self._position)] = self._position
-            self._position = grown
-        if positions > len(self._block):
-            grown = np.empty(max(positions, len(self._block) * 5 // 4), np.int32)
-            grown[: self._top] = self._block[: self._top]
-            self._block = grown
+        self._position = with_room(self._position, blocks, -1)
+        self._block = with_room(self._block, positions)
 
     def _touch(self, numbers: Ints32, place: Ints32, killed: Ints32) -> None:
         self._block[place] = numbers
@@ -166,18 +209,96 @@ class RecencyOrder:
 def _larger_in_earlier(keys: Ints32, weights: Ints, request: Ints32) -> Ints:
     """Weight of larger keys in earlier requests, for each key; all keys are distinct."""
     # By rising keys within each request no key counts another of its own request.
-    bits = len(keys).bit_length()
-    mask = (1 << bits) - 1
-    packed = keys.astype(np.int64) << bits
-    packed |= np.arange(len(keys))
-    packed.sort()
-    by_rank = packed & mask
-    packed[:] = request[by_rank]
-    packed <<= bits
-    packed |= np.arange(len(keys))
-    packed.sort()
-    rank = packed & mask
-    original = by_rank[rank]
+    order = np.argsort(request.astype(np.int64) << 31 | keys)
     result = np.empty(len(keys), np.int64)
-    result[original] = larger_before(rank, weights[original])
+    result[order] = larger_before(keys[order], weights[order])
     return result
+
+
+def larger_before(keys: npt.ArrayLike, weights: npt.ArrayLike) -> Ints:
+    """Sum of weights[j] over j < i with keys[j] > keys[i], for each i.
+
+    Parameters
+    ----------
+    keys : array of int, shape (n,), 0 <= key < 2**31
+    weights : array of int, shape (n,), with a sum below 2**31
+
+    Examples
+    --------
+    >>> larger_before([3, 1, 2, 1], [10, 1, 1, 1]).tolist()
+    [0, 10, 10, 11]
+    """
+    keys = np.asarray(keys, dtype=np.int32)
+    weights = np.asarray(weights, dtype=np.int32)
+    count = len(keys)
+    width = _chunk(count) if count > _ALL_PAIRS else max(count, 1)
+    padded = -(-count // width) * width
+    # What fills up the end weighs nothing and stands behind everything.
+    rows = [np.zeros((1, padded), np.int32) for _ in range(2)]
+    rows[0][0, :count], rows[1][0, :count] = keys, weights
+    return _count(*rows)[0, :count].astype(np.int64)
+
+
+def _chunk(count: int) -> int:
+    """Power of two next to the square root of `count`."""
+    return 1 << ((count - 1).bit_length() + 1) // 2
+
+
+def _count(keys: Ints32, weights: Ints32) -> Ints32:
+    """`larger_before` of each row; the length is a multiple of its chunk, or small."""
+    groups, count = keys.shape
+    if count <= _ALL_PAIRS:
+        return _all_pairs(keys, weights)
+    chunk = _chunk(count)
+    chunks = count // chunk
+    bits = (count - 1).bit_length()
+
+    # Elements in order of rank; equal keys by place, so that none counts another.
+    packed = (keys.astype(np.int64) << bits) | np.arange(count)
+    packed.sort(axis=1)
+    place = packed & ((1 << bits) - 1)
+    place += np.arange(groups)[:, None] * count
+    del packed
+    weight = np.take(weights, place)
+    chunk_of = (place // chunk).astype(np.int32)  # through all groups: group * chunks + chunk
+    cell = (chunk_of * chunks).reshape(groups, chunks, chunk)
+    cell += np.arange(chunks, dtype=np.int32)[:, None]  # the bucket: rank // chunk
+    weighed = np.bincount(cell.ravel(), weight.ravel(), groups * chunks * chunks)
+    grid = weighed.astype(np.int32).reshape(groups, chunks, chunks)
+    # Strictly earlier chunks, strictly higher buckets.
+    later = np.zeros_like(grid)
+    np.cumsum(grid[:, :-1], axis=1, out=later[:, 1:])
+    higher = np.zeros_like(grid)
+    higher[:, :, :-1] = np.cumsum(later[:, :, :0:-1], axis=2)[:, :, ::-1]
+    counts = np.take(higher, cell).reshape(groups * chunks, chunk)
+    del weighed, grid, later, higher, cell
+
+    # Within a bucket, seen from its top: what comes before is larger, and must lie in an earlier
+    # chunk, which is a larger key when chunks are counted from the end.
+    shape = (groups * chunks, chunk)
+    last = np.repeat(np.arange(1, groups + 1, dtype=np.int32) * chunks - 1, chunks)[:, None]
+    counts += _count(
+        np.ascontiguousarray((last - chunk_of.reshape(shape))[:, ::-1]),
+        np.ascontiguousarray(weight.reshape(shape)[:, ::-1]),
+    )[:, ::-1]
+    result = np.empty(groups * count, np.int32)
+    result[place.ravel()] = counts.ravel()
+    del place, weight, chunk_of, counts
+
+    result += _count(keys.reshape(shape), weights.reshape(shape)).ravel()
+    return result.reshape(groups, count)
+
+
+def _all_pairs(keys: Ints32, weights: Ints32) -> Ints32:
+    groups, count = keys.shape
+    counts = np.empty_like(keys)
+    for at in range(0, groups, _COLUMNS):
+        # Transposed: every step then runs along a long row of problems.
+        key = np.ascontiguousarray(keys[at : at + _COLUMNS].T)
+        weight = np.ascontiguousarray(weights[at : at + _COLUMNS].T)
+        total = np.zeros_like(key)
+        for lag in range(1, count):
+            larger = key[:-lag] > key[lag:]
+            total[lag:] += weight[:-lag] * larger
+        counts[at : at + _COLUMNS] = total.T
+    return counts

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from dpplan.arrays import Flags, Ints
 from dpplan.errors import BadInput, Fault
-from dpplan.traces.caches.hit_counts import CLASSES
+from dpplan.traces.caches.curves import CLASSES
 
 __all__ = ["BlockSample", "blocks_within", "check_prefixes"]
 

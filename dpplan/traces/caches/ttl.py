@@ -9,7 +9,8 @@ import numpy as np
 from dpplan.arrays import Array, Flags, Ints, Ints32
 from dpplan.traces.caches.curves import TtlCurve
 from dpplan.traces.caches.prefix_hits import running_maximum
-from dpplan.traces.caches.touches import Touches
+from dpplan.traces.caches.reuse import Touches
+from dpplan.traces.requests import with_room
 
 __all__ = ["LastTouches", "TtlHits"]
 
@@ -20,7 +21,7 @@ class LastTouches:
     Examples
     --------
     >>> import numpy as np
-    >>> from dpplan.traces.caches.touches import touches_of
+    >>> from dpplan.traces.caches.reuse import touches_of
     >>> touches = touches_of(np.array([0, 1, 0], np.int32), np.array([0, 2, 3]))
     >>> LastTouches().take(touches, np.array([5.0, 8.0]), np.array([16, 7, 16]), 2).tolist()
     [-inf, -inf, 5.0]
@@ -46,11 +47,8 @@ class LastTouches:
         blocks : int
             All numbers lie below it.
         """
-        if blocks > len(self.time_s):
-            size = max(blocks, len(self.time_s) * 5 // 4)
-            times, sizes = np.full(size, -np.inf), np.zeros(size, np.int32)
-            times[: len(self.time_s)], sizes[: len(self.tokens)] = self.time_s, self.tokens
-            self.time_s, self.tokens = times, sizes
+        self.time_s = with_room(self.time_s, blocks, -np.inf)
+        self.tokens = with_room(self.tokens, blocks)
         previous_s = np.take(self.time_s, once.numbers)
         within = np.flatnonzero(once.previous >= 0)
         previous_s[within] = time_s[once.request[once.previous[within]]]
@@ -82,13 +80,7 @@ class TtlHits:
         self._blocks = np.zeros(len(self._sorted_s) + 1)
         self._tokens = np.zeros(len(self._sorted_s) + 1)
 
-    def add(
-        self,
-        age_s: Array,
-        request: Ints32,
-        tokens: Ints,
-        weight: float = 1.0,
-    ) -> None:
+    def add(self, age_s: Array, request: Ints32, tokens: Ints, weight: float = 1.0) -> None:
         """Count blocks that were idle so long, inf = never seen; all of shape (m,)."""
         # The shortest TTL that keeps a block, and with it all before it.
         level = np.searchsorted(self._sorted_s, age_s, side="left").astype(np.int64)

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from dpplan.arrays import Array, Flags, Ints
-from dpplan.traces.caches.touches import Touches
+from dpplan.traces.caches.reuse import Touches
 from dpplan.traces.caches.ttl import LastTouches
 
 __all__ = ["WINDOWS_S", "WorkingSet", "WorkingSetCounter"]
@@ -75,10 +75,6 @@ class _Grid:
     def levels(self) -> Array:
         """At the end of each step used, from the first on."""
         return np.cumsum(self._changes[:, : self._used], axis=1)
-
-    def clear(self) -> None:
-        self._changes[:, : self._used] = 0
-        self._used, self.step_s = 0, _FINEST_S
 
 
 class WorkingSetCounter:
@@ -146,7 +142,7 @@ class WorkingSetCounter:
                 # New blocks are numbered in order, and ids of unlike scopes differ.
                 begin = first_new + int(np.searchsorted(new, part.start))
                 self._leave(begin, last, weight)
-                self._grid.clear()
+                self._grid = _Grid(len(self._windows_s) + 1)
                 self._scope, self._first_block = int(scope[low]), begin
                 self._scopes += 1
                 self._start_s = self._end_s = float(time_s[low])

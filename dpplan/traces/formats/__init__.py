@@ -30,7 +30,7 @@ def detect(head: Head) -> str | None:
     True
     """
     for name in FORMATS:
-        if importlib.import_module(f"{__name__}.{name}").recognises(head):
+        if _reader(name).recognises(head):
             return name
     return None
 
@@ -46,6 +46,11 @@ def make_reader(name: str, head: Head, reading: Reading) -> FormatReader:
     if name not in FORMATS:
         needed = "the name of a trace format is needed"
         raise BadInput(Fault("--format-of", needed, name, did_you_mean(name, FORMATS)))
-    module = importlib.import_module(f"{__name__}.{name}")
-    reader: FormatReader = getattr(module, FORMATS[name])(head, reading)
+    return _reader(name)(head, reading)
+
+
+def _reader(name: str) -> type[FormatReader]:
+    reader: type[FormatReader] = getattr(
+        importlib.import_module(f"{__name__}.{name}"), FORMATS[name]
+    )
     return reader

@@ -6,31 +6,28 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from dpplan.arrays import Ints
-from dpplan.traces.columns import NO_IDS, Rows
 from dpplan.traces.formats.common import (
-    JSON_ERRORS,
     MAX_TIME_S,
     MAX_TOKENS,
+    FormatReader,
     Head,
     Reading,
-    check_ids,
     check_tokens,
-    json_fault,
+    decoded,
 )
-from dpplan.traces.formats.mooncake import block_size
+from dpplan.traces.formats.mooncake import blocks_of, check_no_ids
 from dpplan.traces.reading.faults import BadRecord
-from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import Requests, TokenSource
+from dpplan.traces.reading.lines import Chunk
+from dpplan.traces.requests import Requests, Row, batches_of
 
-__all__ = ["AiperfReader", "recognises"]
+__all__ = ["AiperfReader"]
 
-BLOCK_TOKENS: Final = 512
 # What is held to be sorted by time, and what sessions are remembered: each id once, 8 bytes each.
 MAX_HELD_REQUESTS: Final = 1 << 18
 MAX_SESSION_IDS: Final = 1 << 24
@@ -72,35 +69,24 @@ class _Session:
     blocks: int = 0
 
 
-@dataclass(frozen=True)
-class _Turn:
-    time_ms: float
+class _Turn(NamedTuple):
+    """A turn, the blocks it begins with being so many of its session's."""
+
+    row: Row
     session: _Session
-    input_tokens: int
-    output_tokens: int
-    gap_s: float
     blocks: int
 
 
-def recognises(head: Head) -> bool:
-    """Whether a text is of this format."""
-    return {"session_id", "input_length", "output_length"} <= head.keys
-
-
-class AiperfReader:
+class AiperfReader(FormatReader):
     """See `FormatReader`: turns are put into order of time, whole prompts built up."""
 
     name = "aiperf"
-    scoped = False
     has_sessions = True
-    token_source: TokenSource = "given"
-    limit_bytes = LINE_LIMIT_BYTES
-    in_order = True
 
     def __init__(self, head: Head, reading: Reading) -> None:
-        self.block_tokens, self._partial = block_size(head.records, reading.options.block_tokens)
-        self._faults = reading.faults
-        self._notes = reading.notes
+        super().__init__(head, reading)
+        self._blocks = blocks_of(head.records, reading.options.block_tokens)
+        self.block_tokens = self._blocks.tokens if self._blocks else None
         self._notes.add(CLOCK_NOTE)
         self._notes.add(INCREMENT_NOTE)
         self._decoder = msgspec.json.Decoder(Record)
@@ -109,20 +95,15 @@ class AiperfReader:
         self._count = 0
         self._turns: list[_Turn] = []
 
+    @staticmethod
+    def recognises(head: Head) -> bool:
+        """Whether a text is of this format."""
+        return {"session_id", "input_length", "output_length"} <= head.keys
+
     def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
         """Requests once enough of them are held."""
         for chunk in chunks:
-            for number, line in chunk.lines():
-                try:
-                    try:
-                        record = self._decoder.decode(line)
-                    except JSON_ERRORS as error:
-                        raise json_fault(error, line) from None
-                    self._turns.append(self._turn(record))
-                except BadRecord as fault:
-                    self._faults.bad(number, fault.needed, fault.got, member=member)
-                else:
-                    self._faults.good(1)
+            self._turns += self.each(chunk.lines(), member, self._turn)
             if len(self._turns) >= MAX_HELD_REQUESTS:
                 self._notes.add(PIECES_NOTE)
                 yield from self.finish()
@@ -130,29 +111,12 @@ class AiperfReader:
     def finish(self) -> Iterator[Requests]:
         """What is held, in order of time."""
         turns, self._turns = self._turns, []
-        turns.sort(key=lambda turn: turn.time_ms)
-        rows = Rows()
-        for turn in turns:
-            session = turn.session
-            if len(session.ids) > 1:  # once, for all turns of the session
-                session.ids = [np.concatenate(session.ids)]
-                session.tokens = [np.concatenate(session.tokens)]
-            rows.add(
-                turn.time_ms / 1e3,
-                turn.input_tokens,
-                turn.output_tokens,
-                session=session.number,
-                gap_s=turn.gap_s,
-                ids=session.ids[0][: turn.blocks] if session.ids else NO_IDS,
-                tokens=session.tokens[0][: turn.blocks] if session.tokens else NO_IDS,
-            )
-            if rows.full:
-                yield rows.flush()
-        if len(rows):
-            yield rows.flush()
+        turns.sort(key=lambda turn: turn.row.time_s)
+        return batches_of(map(_row, turns))
 
-    def _turn(self, record: Record) -> _Turn:
+    def _turn(self, line: bytes) -> _Turn:
         """A turn upon those before it in its session."""
+        record = decoded(self._decoder, line)
         ids = self._check(record)
         key = record.session_id
         session = self._sessions.get(key)
@@ -176,17 +140,18 @@ class AiperfReader:
         else:
             self._sessions.move_to_end(key)
         session.time_ms = time_ms
-        if ids and self.block_tokens is not None:
-            sizes = np.full(len(ids), self.block_tokens, np.int64)
-            if self._partial:
-                sizes[-1] = record.input_length - (len(ids) - 1) * self.block_tokens
+        if ids and self._blocks is not None:
+            sizes = np.full(len(ids), self._blocks.tokens, np.int64)
+            if self._blocks.partial:
+                sizes[-1] = record.input_length - (len(ids) - 1) * self._blocks.tokens
             session.ids.append(np.array(ids, np.int64))
             session.tokens.append(sizes)
             session.blocks += len(ids)
             self._forget(len(ids))
         prompt = context + record.input_length
         session.context_tokens = prompt + record.output_length
-        return _Turn(time_ms, session, prompt, record.output_length, gap_s, session.blocks)
+        row = Row(time_ms / 1e3, prompt, record.output_length, session=session.number, gap_s=gap_s)
+        return _Turn(row, session, session.blocks)
 
     def _check(self, record: Record) -> list[int]:
         """The ids of a record in range."""
@@ -196,16 +161,10 @@ class AiperfReader:
             if value is not None and not 0 <= value <= MAX_TIME_MS:
                 raise BadRecord(f"{name}: milliseconds from 0 are needed", f"{value:g}")
         ids = record.hash_ids or []
-        if self.block_tokens is None:
-            if ids:
-                raise BadRecord("no hash_ids are needed: the first lines have none", "some")
-            return ids
-        check_ids("hash_ids", ids)
-        size = self.block_tokens
-        due = -(-record.input_length // size) if self._partial else record.input_length // size
-        if len(ids) != due:
-            blocks = f"{record.input_length} tokens in blocks of {size}"
-            raise BadRecord(f"hash_ids: {due} ids are needed for {blocks}", str(len(ids)))
+        if self._blocks is None:
+            check_no_ids(ids)
+        else:
+            self._blocks.check(ids, record.input_length)
         return ids
 
     def _forget(self, added: int) -> None:
@@ -214,3 +173,13 @@ class AiperfReader:
         while self._session_ids > MAX_SESSION_IDS and len(self._sessions) > 1:
             _, oldest = self._sessions.popitem(last=False)
             self._session_ids -= oldest.blocks
+
+
+def _row(turn: _Turn) -> Row:
+    row, session, blocks = turn
+    if not session.ids:
+        return row
+    if len(session.ids) > 1:  # once, for all turns of the session
+        session.ids = [np.concatenate(session.ids)]
+        session.tokens = [np.concatenate(session.tokens)]
+    return row._replace(ids=session.ids[0][:blocks], tokens=session.tokens[0][:blocks])

@@ -5,26 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
-from dpplan.traces.columns import Rows
 from dpplan.traces.formats.agents import Agents
-from dpplan.traces.formats.common import (
-    JSON_ERRORS,
-    Head,
-    Reading,
-    check_tokens,
-    json_fault,
-)
+from dpplan.traces.formats.common import FormatReader, Head, Reading, check_tokens, decoded
 from dpplan.traces.formats.stamps import since_1970_s
 from dpplan.traces.formats.text_blocks import BLOCK_TOKENS, EstimatedTokens, GivenTokenizer
 from dpplan.traces.reading.faults import BadRecord
-from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, TokenSource
+from dpplan.traces.reading.lines import Chunk
+from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, Row, batches_of
 
-__all__ = ["ChatReader", "recognises"]
+__all__ = ["ChatReader"]
 
 TIMES: Final = ("timestamp", "created", "created_at", "time")
 SESSIONS: Final = ("session_id", "conversation_id", "chat_id")
@@ -52,22 +47,15 @@ class _Turn:
     gap_kind: int
 
 
-def recognises(head: Head) -> bool:
-    """Whether a text is of this format."""
-    return "messages" in head.keys or {"input", "output", "timestamp"} <= head.keys
-
-
-class ChatReader:
+class ChatReader(FormatReader):
     """See `FormatReader`: tokens and blocks come from the text."""
 
     name = "chat"
-    scoped = False
-    limit_bytes = LINE_LIMIT_BYTES
 
     def __init__(self, head: Head, reading: Reading) -> None:
-        options, self._notes = reading.options, reading.notes
-        self._faults = reading.faults
-        self.block_tokens: int | None = options.block_tokens or BLOCK_TOKENS
+        super().__init__(head, reading)
+        options = reading.options
+        self.block_tokens = options.block_tokens or BLOCK_TOKENS
         self._tokens = (
             EstimatedTokens(self.block_tokens)
             if options.tokenizer is None
@@ -79,7 +67,7 @@ class ChatReader:
         self._session_key = next((key for key in SESSIONS if key in keys), None)
         self.has_sessions = self._session_key is not None
         self.in_order = self._time_key is not None
-        self.token_source: TokenSource = "given" if _usage(record) else self._tokens.source
+        self.token_source = "given" if _usage(record) else self._tokens.source
         self._notes.add(BLOCKS_NOTE.format(self.block_tokens))
         if not self.in_order:
             self._notes.add("no times: requests keep the order of the file")
@@ -89,34 +77,26 @@ class ChatReader:
         self._decoder = msgspec.json.Decoder(dict[str, Any])
         self._origin_s: float | None = None
 
+    @staticmethod
+    def recognises(head: Head) -> bool:
+        """Whether a text is of this format."""
+        return "messages" in head.keys or {"input", "output", "timestamp"} <= head.keys
+
     def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
         """Requests of a text in order of time, as far as it can be held."""
         held: list[_Turn] = []
         characters = 0
-        for chunk in chunks:
-            for number, line in chunk.lines():
-                try:
-                    turn = self._turn(line)
-                except BadRecord as fault:
-                    self._faults.bad(number, fault.needed, fault.got, member=member)
-                    continue
-                self._faults.good(1)
-                held.append(turn)
-                characters += len(turn.prompt) + len(turn.answer)
-                if characters > MAX_HELD_CHARACTERS:
-                    yield from self._give(held)
-                    held, characters = [], 0
+        lines = chain.from_iterable(chunk.lines() for chunk in chunks)
+        for turn in self.each(lines, member, self._turn):
+            held.append(turn)
+            characters += len(turn.prompt) + len(turn.answer)
+            if characters > MAX_HELD_CHARACTERS:
+                yield from self._give(held)
+                held, characters = [], 0
         yield from self._give(held)
 
-    def finish(self) -> Iterator[Requests]:
-        """Nothing is held back."""
-        return iter(())
-
     def _turn(self, line: bytes) -> _Turn:
-        try:
-            record = self._decoder.decode(line)
-        except JSON_ERRORS as error:
-            raise json_fault(error, line) from None
+        record = decoded(self._decoder, line)
         time_s = math.nan
         if self._time_key is not None:
             time_s = since_1970_s(record.get(self._time_key))
@@ -134,24 +114,15 @@ class ChatReader:
         return _Turn(time_s, prompt, answer, session, _usage(record), gap_kind)
 
     def _give(self, turns: list[_Turn]) -> Iterator[Requests]:
-        if self.in_order:
-            in_file = [turn.time_s for turn in turns]
-            turns.sort(key=lambda turn: turn.time_s)
-            latest, behind = -math.inf, 0
-            for time_s in in_file:
-                behind += time_s < latest
-                latest = max(latest, time_s)
+        if self.in_order and turns:
+            times_s = np.array([turn.time_s for turn in turns])
+            behind = int((times_s < np.maximum.accumulate(times_s)).sum())
             if behind:
                 self._notes.add(SORTED_NOTE, behind)
-        rows = Rows()
-        for turn in turns:
-            self._add(rows, turn)
-            if rows.full:
-                yield rows.flush()
-        if len(rows):
-            yield rows.flush()
+            turns.sort(key=lambda turn: turn.time_s)
+        return batches_of(map(self._row, turns))
 
-    def _add(self, rows: Rows, turn: _Turn) -> None:
+    def _row(self, turn: _Turn) -> Row:
         ids, sizes = self._tokens.blocks(turn.prompt)
         if turn.usage is not None:
             input_tokens, output_tokens = turn.usage
@@ -170,7 +141,7 @@ class ChatReader:
         session, agent = -1, 0
         if self.has_sessions:
             session, agent = self._agents.of(turn.session, turn.prompt)
-        rows.add(
+        return Row(
             turn.time_s - self._origin_s,
             input_tokens,
             output_tokens,

@@ -4,59 +4,44 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 import numpy as np
 
 from dpplan.arrays import Ints
-from dpplan.traces.columns import NO_IDS
-from dpplan.traces.reading.faults import BadRecord, Faults
-from dpplan.traces.reading.lines import Chunk
-from dpplan.traces.requests import Requests, TokenSource
+from dpplan.traces.reading.faults import BadRecord, Faults, Notes
+from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
+from dpplan.traces.requests import NO_IDS, Requests, TokenSource
 
 __all__ = [
     "JSON_ERRORS",
-    "MAX_ID",
     "MAX_TIME_S",
     "MAX_TOKENS",
+    "ChunkReader",
     "FormatReader",
     "Head",
-    "Notes",
     "Options",
     "Reading",
     "check_ids",
     "check_tokens",
+    "decoded",
     "integers",
-    "json_fault",
 ]
 
 MAX_TOKENS: Final = 10**9
 """No prompt is longer: a larger count is a fault, and sums stay far from overflow."""
-MAX_ID: Final = 2**63 - 1
 MAX_TIME_S: Final = 1e11
 
 # RecursionError: brackets nested without end.
 JSON_ERRORS: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError, OverflowError)
 
 
-class Notes:
-    """What a reader of the numbers must know, once each, in order; counts are filled in."""
-
-    def __init__(self) -> None:
-        self._texts: dict[str, int] = {}
-
-    def add(self, text: str, count: int = 1) -> None:
-        """Note something; `{}` in the text stands for how often."""
-        self._texts[text] = self._texts.get(text, 0) + count
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """All notes."""
-        return tuple(text.replace("{}", str(count)) for text, count in self._texts.items())
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -103,29 +88,6 @@ class Head:
         )
 
 
-class FormatReader(Protocol):
-    """Reads the texts of one trace one after another; made anew for each trace."""
-
-    name: str
-    block_tokens: int | None
-    """Tokens of a full block; None = no ids."""
-    scoped: bool
-    has_sessions: bool
-    token_source: TokenSource
-    limit_bytes: int
-    """Longest line."""
-    in_order: bool
-    """Whether requests are put into order of time further up."""
-
-    def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
-        """The requests of one text, as far as they can be given already."""
-        ...
-
-    def finish(self) -> Iterator[Requests]:
-        """The requests held back until all texts were read."""
-        ...
-
-
 @dataclass
 class Reading:
     """What a reader of a format is given: options, and where to tell faults and notes."""
@@ -135,6 +97,72 @@ class Reading:
     notes: Notes = field(default_factory=Notes)
     where: str = ""
     """The first file, for messages."""
+
+
+class FormatReader(ABC):
+    """Reads the texts of one trace one after another; made anew for each trace."""
+
+    name: ClassVar[str]
+    block_tokens: int | None = None
+    """Tokens of a full block; None = no ids."""
+    scoped = False
+    has_sessions = False
+    token_source: TokenSource = "given"
+    limit_bytes = LINE_LIMIT_BYTES
+    """Longest line."""
+    in_order = True
+    """Whether requests are put into order of time further up."""
+
+    def __init__(self, head: Head, reading: Reading) -> None:
+        self._faults, self._notes = reading.faults, reading.notes
+
+    @staticmethod
+    @abstractmethod
+    def recognises(head: Head) -> bool:
+        """Whether a text is of this format."""
+
+    @abstractmethod
+    def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
+        """The requests of one text, as far as they can be given already."""
+
+    def finish(self) -> Iterator[Requests]:
+        """The requests held back until all texts were read."""
+        return iter(())
+
+    def each(
+        self, lines: Iterable[tuple[int, bytes]], member: str, read: Callable[[bytes], _Read]
+    ) -> Iterator[_Read]:
+        """What is read of each good line; good and bad ones are counted."""
+        for number, line in lines:
+            try:
+                record = read(line)
+            except BadRecord as fault:
+                self._faults.bad(number, fault.needed, fault.got, member=member)
+            else:
+                self._faults.good(1)
+                yield record
+
+
+class ChunkReader(FormatReader):
+    """Reads a chunk of lines at once, and one by one only where something is wrong."""
+
+    def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
+        """Requests of each chunk of lines."""
+        for chunk in chunks:
+            batch = self.at_once(chunk)
+            if batch is None:
+                yield self.one_by_one(chunk, member)
+            else:
+                self._faults.good(len(batch))
+                yield batch
+
+    @abstractmethod
+    def at_once(self, chunk: Chunk) -> Requests | None:
+        """The batch of a chunk, None if any line is blank or faulty."""
+
+    @abstractmethod
+    def one_by_one(self, chunk: Chunk, member: str) -> Requests:
+        """The good lines of a chunk, counted by `each`."""
 
 
 def check_tokens(name: str, value: int) -> None:
@@ -182,7 +210,21 @@ def check_ids(name: str, ids: list[int]) -> None:
         raise BadRecord(f"{name}: ids of 64 bits are needed", f"one of {widest.bit_length()} bits")
 
 
-def json_fault(error: Exception, line: bytes) -> BadRecord:
+def decoded(decoder: msgspec.json.Decoder[_Read], line: bytes) -> _Read:
+    """What a line of JSON holds.
+
+    Raises
+    ------
+    BadRecord
+        If JSON's reader refuses it.
+    """
+    try:
+        return decoder.decode(line)
+    except JSON_ERRORS as error:
+        raise _json_fault(error, line) from None
+
+
+def _json_fault(error: Exception, line: bytes) -> BadRecord:
     """What to say about a line that JSON's reader refuses."""
     if isinstance(error, RecursionError):
         return BadRecord("JSON is needed", "brackets nested too deep")

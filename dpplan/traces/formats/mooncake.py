@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
 
 from dpplan.arrays import Ints
-from dpplan.traces.columns import NO_IDS, requests_of
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
     MAX_TIME_S,
     MAX_TOKENS,
+    ChunkReader,
     Head,
     Reading,
     check_ids,
     check_tokens,
+    decoded,
     integers,
-    json_fault,
 )
 from dpplan.traces.reading.faults import BadRecord
-from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import Requests, TokenSource
+from dpplan.traces.reading.lines import Chunk
+from dpplan.traces.requests import NO_IDS, Requests, requests_of
 
-__all__ = ["MooncakeReader", "block_size", "recognises"]
+__all__ = ["Blocks", "MooncakeReader", "blocks_of", "check_no_ids"]
 
 BLOCK_TOKENS: Final = 512
 # Sizes of blocks that serving engines use, tried where 512 does not fit.
 SIZES: Final = (512, 16, 32, 64, 128, 256, 1024, 2048)
 MIN_FIT_FRACTION: Final = 0.9
 MAX_TIME_MS: Final = MAX_TIME_S * 1e3
+
+
+_Count = TypeVar("_Count", int, Ints)
 
 
 class Record(msgspec.Struct, gc=False):
@@ -54,22 +58,65 @@ class RawRecord(msgspec.Struct, gc=False):
     hash_ids: msgspec.Raw = msgspec.Raw(b"")
 
 
-def recognises(head: Head) -> bool:
-    """Whether a text is of this format."""
-    return {"timestamp", "input_length", "output_length"} <= head.keys and not (
-        {"session_id", "delay"} & head.keys
-    )
+@dataclass(frozen=True)
+class Blocks:
+    """How a prompt is cut into blocks."""
+
+    tokens: int
+    """Of a full block."""
+    partial: bool
+    """Whether the last one may be partial; else the tail has no id."""
+
+    def due(self, prompt_tokens: _Count) -> _Count:
+        """Ids that a prompt has."""
+        return -(-prompt_tokens // self.tokens) if self.partial else prompt_tokens // self.tokens
+
+    def check(self, ids: list[int], prompt_tokens: int) -> None:
+        """Check the ids of a prompt.
+
+        Raises
+        ------
+        BadRecord
+            If they are too wide, too few or too many.
+        """
+        check_ids("hash_ids", ids)
+        due = self.due(prompt_tokens)
+        if len(ids) != due:
+            blocks = f"{prompt_tokens} tokens in blocks of {self.tokens}"
+            raise BadRecord(f"hash_ids: {due} ids are needed for {blocks}", str(len(ids)))
+
+    def sizes(self, counts: Ints, prompt_tokens: Ints) -> Ints:
+        """Tokens of each block of prompts with so many blocks; shape (sum of counts,)."""
+        sizes = np.full(int(counts.sum()), self.tokens, np.int64)
+        if self.partial:
+            some = counts > 0
+            sizes[np.cumsum(counts)[some] - 1] = (
+                prompt_tokens[some] - (counts[some] - 1) * self.tokens
+            )
+        return sizes
 
 
-def block_size(records: list[dict[str, Any]], given: int | None) -> tuple[int | None, bool]:
-    """Tokens of a block, and whether the last one is partial, by the first records.
+def check_no_ids(ids: list[int] | None) -> None:
+    """Check that a line has no ids, as the first lines have none.
 
-    >>> block_size([{"input_length": 1000, "hash_ids": [1, 2]}], None)
-    (512, True)
-    >>> block_size([{"input_length": 1000, "hash_ids": list(range(15))}], None)
-    (64, False)
-    >>> block_size([{"input_length": 1000}], None)
-    (None, True)
+    Raises
+    ------
+    BadRecord
+        If it has.
+    """
+    if ids:
+        raise BadRecord("no hash_ids are needed: the first lines have none", "some")
+
+
+def blocks_of(records: list[dict[str, Any]], given: int | None) -> Blocks | None:
+    """How prompts are cut into blocks by the first records; None = no ids.
+
+    >>> blocks_of([{"input_length": 1000, "hash_ids": [1, 2]}], None)
+    Blocks(tokens=512, partial=True)
+    >>> blocks_of([{"input_length": 1000, "hash_ids": list(range(15))}], None)
+    Blocks(tokens=64, partial=False)
+    >>> blocks_of([{"input_length": 1000}], None) is None
+    True
     """
     pairs = [
         (record["input_length"], len(record["hash_ids"]))
@@ -77,54 +124,41 @@ def block_size(records: list[dict[str, Any]], given: int | None) -> tuple[int | 
         if isinstance(record.get("input_length"), int) and isinstance(record.get("hash_ids"), list)
     ]
     if records and not any(count or not tokens for tokens, count in pairs):
-        return None, True
+        return None
     for partial in (True, False):
         for size in (given,) if given else SIZES:
-            fit = sum(
-                count == (-(-tokens // size) if partial else tokens // size)
-                for tokens, count in pairs
-            )
+            blocks = Blocks(size, partial)
+            fit = sum(count == blocks.due(tokens) for tokens, count in pairs)
             if fit >= MIN_FIT_FRACTION * len(pairs):  # the first that fits, not a rarer one
-                return size, partial
-    return given or BLOCK_TOKENS, True
+                return blocks
+    return Blocks(given or BLOCK_TOKENS, True)
 
 
-class MooncakeReader:
+class MooncakeReader(ChunkReader):
     """See `FormatReader`."""
 
     name = "mooncake"
-    scoped = False
-    has_sessions = False
-    token_source: TokenSource = "given"
-    limit_bytes = LINE_LIMIT_BYTES
-    in_order = True
 
     def __init__(self, head: Head, reading: Reading) -> None:
-        self.block_tokens, self._partial = block_size(head.records, reading.options.block_tokens)
-        self._faults = reading.faults
+        super().__init__(head, reading)
+        self._blocks = blocks_of(head.records, reading.options.block_tokens)
         self._decoder = msgspec.json.Decoder(Record)
         self._raw_decoder = msgspec.json.Decoder(RawRecord)
-        if self.block_tokens is None:
-            reading.notes.add("no block ids: no hit rates can be told")
-        elif not self._partial or self.block_tokens != BLOCK_TOKENS:
-            kind = "the last one partial" if self._partial else "the tail without an id"
-            reading.notes.add(f"blocks of {self.block_tokens} tokens, {kind}, by the first lines")
+        if self._blocks is None:
+            self._notes.add("no block ids: no hit rates can be told")
+            return
+        self.block_tokens = self._blocks.tokens
+        if not self._blocks.partial or self.block_tokens != BLOCK_TOKENS:
+            kind = "the last one partial" if self._blocks.partial else "the tail without an id"
+            self._notes.add(f"blocks of {self.block_tokens} tokens, {kind}, by the first lines")
 
-    def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
-        """Requests of each chunk of lines."""
-        for chunk in chunks:
-            batch = self._at_once(chunk)
-            if batch is None:
-                batch = self._requests(self._line_by_line(chunk, member))
-                assert batch is not None
-            self._faults.good(len(batch))
-            yield batch
+    @staticmethod
+    def recognises(head: Head) -> bool:
+        """Whether a text is of this format."""
+        needed = {"timestamp", "input_length", "output_length"}
+        return needed <= head.keys and not ({"session_id", "delay"} & head.keys)
 
-    def finish(self) -> Iterator[Requests]:
-        """Nothing is held back."""
-        return iter(())
-
-    def _at_once(self, chunk: Chunk) -> Requests | None:
+    def at_once(self, chunk: Chunk) -> Requests | None:
         """The batch of a chunk, None if any line is blank or faulty.
 
         The ids stay text until numpy reads those of all lines together: a third of the time that
@@ -138,28 +172,24 @@ class MooncakeReader:
         if len(records) != chunk.line_count:
             return None
         texts = [bytes(record.hash_ids)[1:-1] for record in records]
-        if self.block_tokens is None:
-            return None if any(texts) else self._checked(records, None, NO_IDS)
         counts = np.fromiter([t.count(b",") + 1 if t else 0 for t in texts], np.int64, len(texts))
         ids = integers(b",".join(filter(None, texts)))
         if ids is None or len(ids) != counts.sum():
             return None
         return self._checked(records, counts, ids)
 
-    def _requests(self, records: list[Record]) -> Requests:
-        """The batch of records that were checked one by one."""
-        if self.block_tokens is None:
-            batch = self._checked(records, None, NO_IDS)
-        else:
-            lists = [record.hash_ids or [] for record in records]
-            counts = np.fromiter(map(len, lists), np.int64, len(lists))
-            ids = np.fromiter(chain.from_iterable(lists), np.int64, int(counts.sum()))
-            batch = self._checked(records, counts, ids)
+    def one_by_one(self, chunk: Chunk, member: str) -> Requests:
+        """The good lines of a chunk in which something is wrong."""
+        records = list(self.each(chunk.lines(), member, self._record))
+        lists = [record.hash_ids or [] for record in records]
+        counts = np.fromiter(map(len, lists), np.int64, len(lists))
+        ids = np.fromiter(chain.from_iterable(lists), np.int64, int(counts.sum()))
+        batch = self._checked(records, counts, ids)
         assert batch is not None
         return batch
 
     def _checked(
-        self, records: Sequence[Record | RawRecord], counts: Ints | None, ids: Ints
+        self, records: Sequence[Record | RawRecord], counts: Ints, ids: Ints
     ) -> Requests | None:
         """The batch, None if a number in it is out of range."""
         n = len(records)
@@ -169,66 +199,29 @@ class MooncakeReader:
             outputs = np.fromiter([r.output_length for r in records], np.int64, n)
         except OverflowError:
             return None
-        if not (
-            ((time_ms >= 0) & (time_ms <= MAX_TIME_MS)).all()
-            and ((inputs >= 0) & (inputs <= MAX_TOKENS)).all()
-            and ((outputs >= 0) & (outputs <= MAX_TOKENS)).all()
-        ):
+        limits = ((time_ms, MAX_TIME_MS), (inputs, MAX_TOKENS), (outputs, MAX_TOKENS))
+        if not all(((column >= 0) & (column <= most)).all() for column, most in limits):
             return None
-        if self.block_tokens is None or counts is None:
-            return requests_of(time_ms / 1e3, inputs, outputs)
-        if not (counts == self._expected(inputs)).all():
+        due = np.zeros(n, np.int64) if self._blocks is None else self._blocks.due(inputs)
+        if not (counts == due).all():
             return None
-        tokens = np.full(len(ids), self.block_tokens, np.int64)
-        if self._partial:
-            held = counts > 0
-            last = np.cumsum(counts)[held] - 1
-            tokens[last] = inputs[held] - (counts[held] - 1) * self.block_tokens
+        sizes = NO_IDS if self._blocks is None else self._blocks.sizes(counts, inputs)
         return requests_of(
-            time_ms / 1e3,
-            inputs,
-            outputs,
-            block_counts=counts,
-            block_ids=ids,
-            block_tokens=tokens,
+            time_ms / 1e3, inputs, outputs, block_counts=counts, block_ids=ids, block_tokens=sizes
         )
 
-    def _expected(self, inputs: Ints) -> Ints:
-        """Ids due."""
-        assert self.block_tokens is not None
-        return -(-inputs // self.block_tokens) if self._partial else inputs // self.block_tokens
-
-    def _line_by_line(self, chunk: Chunk, member: str) -> list[Record]:
-        """The good records of a chunk in which something is wrong."""
-        good = []
-        for number, line in chunk.lines():
-            try:
-                try:
-                    record = self._decoder.decode(line)
-                except JSON_ERRORS as error:
-                    raise json_fault(error, line) from None
-                self._check(record)
-            except BadRecord as fault:
-                self._faults.bad(number, fault.needed, fault.got, member=member)
-            else:
-                good.append(record)
-        return good
-
-    def _check(self, record: Record) -> None:
+    def _record(self, line: bytes) -> Record:
+        """A line, checked."""
+        record = decoded(self._decoder, line)
         if not (math.isfinite(record.timestamp) and 0 <= record.timestamp <= MAX_TIME_MS):
             needed = "timestamp: milliseconds from 0 are needed"
             raise BadRecord(needed, f"{record.timestamp:g}")
         check_tokens("input_length", record.input_length)
         check_tokens("output_length", record.output_length)
-        ids = record.hash_ids
-        if self.block_tokens is None:
-            if ids:
-                raise BadRecord("no hash_ids are needed: the first lines have none", "some")
-            return
-        if ids is None:
+        if self._blocks is None:
+            check_no_ids(record.hash_ids)
+        elif record.hash_ids is None:
             raise BadRecord("hash_ids are needed", "none")
-        check_ids("hash_ids", ids)
-        due = int(self._expected(np.array(record.input_length)))
-        if len(ids) != due:
-            blocks = f"{record.input_length} tokens in blocks of {self.block_tokens}"
-            raise BadRecord(f"hash_ids: {due} ids are needed for {blocks}", str(len(ids)))
+        else:
+            self._blocks.check(record.hash_ids, record.input_length)
+        return record

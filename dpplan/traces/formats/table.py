@@ -6,17 +6,17 @@ import csv
 import math
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Final
 
 from dpplan.errors import BadInput, Fault, did_you_mean
-from dpplan.traces.columns import Rows
-from dpplan.traces.formats.common import MAX_TIME_S, Head, Reading, check_tokens
+from dpplan.traces.formats.common import MAX_TIME_S, FormatReader, Head, Reading, check_tokens
 from dpplan.traces.formats.stamps import date_s
 from dpplan.traces.reading.faults import BadRecord
-from dpplan.traces.reading.lines import LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import Requests, TokenSource
+from dpplan.traces.reading.lines import Chunk
+from dpplan.traces.requests import Requests, Row, batches_of
 
-__all__ = ["TableReader", "parse_columns", "recognises"]
+__all__ = ["TableReader", "parse_columns"]
 
 FAR_S: Final = 1e8
 ROLES: Final = ("time", "input", "output", "session", "gap", "service")
@@ -66,29 +66,13 @@ def parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
-def recognises(head: Head) -> bool:
-    """Whether a text has a header that tells at least input and output."""
-    if not head.lines or head.records:
-        return False
-    try:
-        header = _cells(head.lines[0], _delimiter(head.lines[0]))
-    except BadRecord:
-        return False
-    found = _obvious(header)
-    return {"input", "output"} <= {role.partition(":")[0] for role in found}
-
-
-class TableReader:
+class TableReader(FormatReader):
     """See `FormatReader`: each row a request, without blocks."""
 
     name = "table"
-    block_tokens = None
-    scoped = False
-    token_source: TokenSource = "given"
-    limit_bytes = LINE_LIMIT_BYTES
 
     def __init__(self, head: Head, reading: Reading) -> None:
-        self._faults = reading.faults
+        super().__init__(head, reading)
         if not head.lines:
             raise BadInput(Fault(reading.where, "a first line with column names is needed"))
         self._delimiter = _delimiter(head.lines[0])
@@ -112,36 +96,33 @@ class TableReader:
         self.in_order = "time" in self._places
         self._sessions: dict[str, int] = {}
         self._origin_s: float | None = None
-        notes = reading.notes
-        notes.add("no block ids: no hit rates can be told")
+        self._notes.add("no block ids: no hit rates can be told")
         if not self.in_order:
-            notes.add("no column tells the time: no rates can be told")
+            self._notes.add("no column tells the time: no rates can be told")
         elif given is None:
             column = self._header[self._places["time"]]
             unit = next((u for r, u in map(_role_unit, columns) if r == "time"), "") or "s"
-            notes.add(f"time is read from column {column!r} in {unit}, unless it holds dates")
+            self._notes.add(f"time is read from column {column!r} in {unit}, unless it holds dates")
+
+    @staticmethod
+    def recognises(head: Head) -> bool:
+        """Whether a text has a header that tells at least input and output."""
+        if not head.lines or head.records:
+            return False
+        try:
+            header = _cells(head.lines[0], _delimiter(head.lines[0]))
+        except BadRecord:
+            return False
+        found = _obvious(header)
+        return {"input", "output"} <= {role.partition(":")[0] for role in found}
 
     def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
-        """Requests of each chunk of lines."""
-        header_due = True
-        for chunk in chunks:
-            rows = Rows()
-            for number, line in chunk.lines():
-                if header_due:
-                    header_due = False
-                    if self._is_header(line):
-                        continue
-                try:
-                    self._add(rows, line)
-                except BadRecord as fault:
-                    self._faults.bad(number, fault.needed, fault.got, member=member)
-            self._faults.good(len(rows))
-            if len(rows):
-                yield rows.flush()
-
-    def finish(self) -> Iterator[Requests]:
-        """Nothing is held back."""
-        return iter(())
+        """Requests of all lines but a header."""
+        lines = chain.from_iterable(chunk.lines() for chunk in chunks)
+        first = next(lines, None)
+        if first is not None and not self._is_header(first[1]):
+            lines = chain([first], lines)
+        return batches_of(self.each(lines, member, self._row))
 
     def _is_header(self, line: bytes) -> bool:
         """Whether a first line names the columns: a part of a table may have none."""
@@ -170,7 +151,7 @@ class TableReader:
         self._places[role] = self._header.index(names[0])
         self._scales[role] = UNITS[unit or "s"]
 
-    def _add(self, rows: Rows, line: bytes) -> None:
+    def _row(self, line: bytes) -> Row:
         cells = _cells(line, self._delimiter)
         if len(cells) != len(self._header):
             raise BadRecord(f"{len(self._header)} cells are needed", str(len(cells)))
@@ -180,7 +161,7 @@ class TableReader:
             if not name:
                 raise BadRecord("session: a name is needed", "an empty cell")
             session = self._sessions.setdefault(name, len(self._sessions))
-        rows.add(
+        return Row(
             self._time_s(cells),
             self._tokens("input", cells),
             self._tokens("output", cells),

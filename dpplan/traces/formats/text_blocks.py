@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,24 +13,10 @@ from dpplan.arrays import Ints
 from dpplan.errors import BadInput, Fault
 from dpplan.traces.requests import TokenSource
 
-__all__ = ["BLOCK_TOKENS", "EstimatedTokens", "GivenTokenizer", "TextTokens"]
+__all__ = ["BLOCK_TOKENS", "EstimatedTokens", "GivenTokenizer"]
 
 BLOCK_TOKENS: Final = 64
 CHARACTERS_PER_TOKEN: Final = 4
-
-
-class TextTokens(Protocol):
-    """Turns text into tokens and blocks."""
-
-    source: TokenSource
-
-    def count(self, text: str) -> int:
-        """Tokens of a text."""
-        ...
-
-    def blocks(self, text: str) -> tuple[Ints, Ints]:
-        """Ids and tokens of its blocks, the last one partial."""
-        ...
 
 
 class EstimatedTokens:
@@ -62,7 +48,7 @@ class EstimatedTokens:
         return _chained(pieces), _sizes(self.count(text), self._block_tokens)
 
 
-class GivenTokenizer:
+class GivenTokenizer(EstimatedTokens):
     """Counts with a tokenizer.json; the tokens a chat template adds aren't counted.
 
     Raises
@@ -80,7 +66,7 @@ class GivenTokenizer:
             needed = "the package tokenizers is needed to read it"
             cure = "pip install 'dpplan[tokenizer]'"
             raise BadInput(Fault(path, needed, "none", cure)) from None
-        self._block_tokens = block_tokens
+        super().__init__(block_tokens)
         try:
             self._tokenizer: Any = tokenizers.Tokenizer.from_file(path)
         # The package raises plain Exception.

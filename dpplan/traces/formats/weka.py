@@ -5,30 +5,37 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import reduce
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
 
 from dpplan.arrays import Ints
-from dpplan.traces.columns import NO_IDS, Rows
 from dpplan.traces.formats.common import (
     JSON_ERRORS,
     MAX_TIME_S,
+    FormatReader,
     Head,
     Reading,
     check_ids,
     check_tokens,
+    decoded,
     integers,
-    json_fault,
 )
 from dpplan.traces.reading.faults import BadRecord
 from dpplan.traces.reading.lines import DOCUMENT_LIMIT_BYTES, LINE_LIMIT_BYTES, Chunk
-from dpplan.traces.requests import GAP_HUMAN, GAP_TOOL, GAP_UNKNOWN, Requests, TokenSource
+from dpplan.traces.requests import (
+    GAP_HUMAN,
+    GAP_TOOL,
+    GAP_UNKNOWN,
+    NO_IDS,
+    Requests,
+    Row,
+    batches_of,
+)
 
-__all__ = ["WekaReader", "recognises"]
+__all__ = ["WekaReader"]
 
 BLOCK_TOKENS: Final = 64
 MAX_NESTING: Final = 8
@@ -36,6 +43,9 @@ MAX_NESTING: Final = 8
 MAX_EXPANDED: Final = 1 << 25
 MAX_NEXT_ID: Final = 1 << 62
 SUB_AGENT: Final = "subagent"
+
+
+_Id = TypeVar("_Id")
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -60,64 +70,39 @@ class Conversation(msgspec.Struct, gc=False):
     hash_id_scope: str = "local"
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """A request with its place in the conversation's time."""
-
-    time_s: float
-    agent: int
-    first: bool
-    entry: Entry
-    ids: list[tuple[int, int]] | Ints
-
-
-def recognises(head: Head) -> bool:
-    """Whether a text is of this format."""
-    return "requests" in head.keys and bool({"hash_id_scope", "block_size"} & head.keys)
-
-
-class WekaReader:
+class WekaReader(FormatReader):
     """See `FormatReader`: a conversation is a session and a scope, its requests in time order."""
 
     name = "weka"
     scoped = True
     has_sessions = True
-    token_source: TokenSource = "given"
     in_order = False
 
     def __init__(self, head: Head, reading: Reading) -> None:
+        super().__init__(head, reading)
         start = head.lines[0] if head.lines else head.rest
         size = re.search(rb'"block_size"\s*:\s*([1-9]\d{0,5})\b', start)
-        self.block_tokens: int = int(size[1]) if size else BLOCK_TOKENS
+        self._block = self.block_tokens = int(size[1]) if size else BLOCK_TOKENS
         ranges = re.search(rb'"hash_ids"\s*:\s*\[\s*\[', b"".join([*head.lines, head.rest]))
         self.limit_bytes = LINE_LIMIT_BYTES if ranges else DOCUMENT_LIMIT_BYTES
         # A document over many lines is read as a whole.
         self._whole = not head.records and bool(head.lines)
-        self._faults = reading.faults
-        self._notes = reading.notes
         self._decoder = msgspec.json.Decoder(Conversation)
         self._range_decoder = msgspec.json.Decoder(list[tuple[int, int]])
         self._ids_decoder = msgspec.json.Decoder(list[int])
-        self._rows = Rows()
         self._conversations = 0
         self._next_id = 0
         self._full_blocks = NO_IDS
 
+    @staticmethod
+    def recognises(head: Head) -> bool:
+        """Whether a text is of this format."""
+        return "requests" in head.keys and bool({"hash_id_scope", "block_size"} & head.keys)
+
     def read(self, chunks: Iterator[Chunk], member: str) -> Iterator[Requests]:
         """Requests of one conversation after another."""
-        for number, line in self._documents(chunks, member):
-            try:
-                turns = self._turns(line)
-            except BadRecord as fault:
-                self._faults.bad(number, fault.needed, fault.got, member=member)
-                continue
-            self._faults.good(1)
-            yield from self._give(turns)
-
-    def finish(self) -> Iterator[Requests]:
-        """The last batch."""
-        if len(self._rows):
-            yield self._rows.flush()
+        for rows in self.each(self._documents(chunks, member), member, self._rows):
+            yield from batches_of(self._told_apart(rows))
 
     def _documents(self, chunks: Iterator[Chunk], member: str) -> Iterator[tuple[int, bytes]]:
         if not self._whole:
@@ -136,29 +121,26 @@ class WekaReader:
         if size:
             yield 1, b"".join(parts)
 
-    def _turns(self, line: bytes) -> list[_Turn]:
-        """Requests of a conversation, checked, in order of time."""
-        try:
-            document = self._decoder.decode(line)
-        except JSON_ERRORS as error:
-            raise json_fault(error, line) from None
-        if document.block_size != self.block_tokens:
-            needed = f"block_size: {self.block_tokens} is needed, as at the start"
+    def _rows(self, line: bytes) -> list[Row]:
+        """Requests of a conversation, checked, in order of time; ids are the file's."""
+        document = decoded(self._decoder, line)
+        if document.block_size != self._block:
+            needed = f"block_size: {self._block} is needed, as at the start"
             raise BadRecord(needed, str(document.block_size))
         if document.hash_id_scope != "local":
             raise BadRecord('hash_id_scope: "local" is needed', document.hash_id_scope[:40])
-        turns: list[_Turn] = []
+        rows: list[Row] = []
         self._agents = 0
-        self._collect(document.requests, 0.0, 0, "requests", turns)
-        expanded = sum(turn.entry.input_tokens or 0 for turn in turns) // self.block_tokens
+        self._collect(document.requests, 0.0, 0, "requests", rows)
+        expanded = sum(row.input_tokens for row in rows) // self._block
         if expanded > MAX_EXPANDED:
             needed = f"at most {MAX_EXPANDED} ids in a conversation are needed"
             raise BadRecord(needed, str(expanded))
-        turns.sort(key=lambda turn: turn.time_s)
-        return turns
+        rows.sort(key=lambda row: row.time_s)
+        return rows
 
     def _collect(
-        self, entries: list[Entry], start_s: float, depth: int, place: str, turns: list[_Turn]
+        self, entries: list[Entry], start_s: float, depth: int, place: str, rows: list[Row]
     ) -> None:
         """Add the requests of one agent, and of its sub-agents."""
         agent = self._agents
@@ -172,16 +154,15 @@ class WekaReader:
                 if depth == MAX_NESTING:
                     raise BadRecord(f"at most {MAX_NESTING} nested sub-agents are needed")
                 self._agents += 1
-                self._collect(entry.requests or [], time_s, depth + 1, f"{where}.requests", turns)
+                self._collect(entry.requests or [], time_s, depth + 1, f"{where}.requests", rows)
                 continue
             try:
-                turns.append(_Turn(time_s, agent, first, entry, self._ids(entry)))
+                rows.append(self._row(entry, time_s, agent, first))
             except BadRecord as fault:
                 raise BadRecord(f"{where}.{fault.needed}", fault.got) from None
             first = False
 
-    def _ids(self, entry: Entry) -> list[tuple[int, int]] | Ints:
-        """Ids of a request, or inclusive ranges of them, checked but not expanded."""
+    def _row(self, entry: Entry, time_s: float, agent: int, first: bool) -> Row:
         if entry.input_tokens is None or entry.output_tokens is None:
             raise BadRecord("in, out: tokens are needed", "none")
         check_tokens("in", entry.input_tokens)
@@ -189,70 +170,68 @@ class WekaReader:
         for name, value in (("api_time", entry.api_time), ("think_time", entry.think_time)):
             if value is not None and not 0 <= value <= MAX_TIME_S:
                 raise BadRecord(f"{name}: seconds from 0 are needed", f"{value:g}")
-        text = bytes(entry.hash_ids).strip()
-        ids: list[tuple[int, int]] | Ints
+        unknown = first or entry.think_time is None
+        return Row(
+            time_s,
+            entry.input_tokens,
+            entry.output_tokens,
+            session=self._conversations,
+            agent=agent,
+            scope=self._conversations,
+            gap_s=math.nan if unknown else entry.think_time or 0.0,
+            gap_kind=GAP_UNKNOWN if first else _gap_kind(entry.input_types),
+            service_s=math.nan if entry.api_time is None else entry.api_time,
+            ids=self._ids(bytes(entry.hash_ids).strip(), entry.input_tokens),
+        )
+
+    def _ids(self, text: bytes, input_tokens: int) -> Ints:
+        """Ids of a request, shape (n,), or inclusive ranges of them, shape (n, 2); checked."""
+        ids = None
         if re.match(rb"\[\s*\[", text):
-            try:
-                ids = self._range_decoder.decode(text)
-            except JSON_ERRORS as error:
-                raise BadRecord(f"hash_ids: {error}") from None
-            check_ids("hash_ids", [end for pair in ids for end in pair])
-            for first, last in ids:
+            ranges = self._listed(self._range_decoder, text)
+            check_ids("hash_ids", [end for pair in ranges for end in pair])
+            for first, last in ranges:
                 if first > last:
-                    raise BadRecord(
-                        "hash_ids: ranges [first, last] are needed", f"[{first}, {last}]"
-                    )
-            count = sum(last - first + 1 for first, last in ids)
+                    needed = "hash_ids: ranges [first, last] are needed"
+                    raise BadRecord(needed, f"[{first}, {last}]")
+            count = sum(last - first + 1 for first, last in ranges)
+            ids = np.array(ranges, np.int64)
         else:
-            fast = integers(text[1:-1]) if text[:1] == b"[" and text[1:-1].strip() else None
-            if fast is None:
-                try:
-                    listed = self._ids_decoder.decode(text or b"[]")
-                except JSON_ERRORS as error:
-                    raise BadRecord(f"hash_ids: {error}") from None
+            if text[:1] == b"[" and text[1:-1].strip():
+                ids = integers(text[1:-1])
+            if ids is None:
+                listed = self._listed(self._ids_decoder, text or b"[]")
                 check_ids("hash_ids", listed)
-                fast = np.array(listed, np.int64)
-            ids = fast
-            count = len(fast)
-        due = entry.input_tokens // self.block_tokens
+                ids = np.array(listed, np.int64)
+            count = len(ids)
+        due = input_tokens // self._block
         if count != due:
-            blocks = f"{entry.input_tokens} tokens in whole blocks of {self.block_tokens}"
+            blocks = f"{input_tokens} tokens in whole blocks of {self._block}"
             raise BadRecord(f"hash_ids: {due} ids are needed for {blocks}", str(count))
         return ids
 
-    def _give(self, turns: list[_Turn]) -> Iterator[Requests]:
+    def _listed(self, decoder: msgspec.json.Decoder[list[_Id]], text: bytes) -> list[_Id]:
+        try:
+            return decoder.decode(text)
+        except JSON_ERRORS as error:
+            raise BadRecord(f"hash_ids: {error}") from None
+
+    def _told_apart(self, rows: list[Row]) -> Iterator[Row]:
         """The requests of a conversation, its ids made unlike those of all others."""
-        ends = [_ends(turn.ids) for turn in turns if len(turn.ids)]
-        lowest = min((low for low, _ in ends), default=0)
-        span = max((high for _, high in ends), default=-1) - lowest + 1
+        self._conversations += 1
+        some = [row.ids for row in rows if len(row.ids)]
+        lowest = min((int(ids.min()) for ids in some), default=0)
+        span = max((int(ids.max()) for ids in some), default=-1) - lowest + 1
         dense = span > MAX_NEXT_ID - self._next_id
         if dense:  # far apart: numbered anew in the order of their values
-            known = reduce(np.union1d, (_expanded(turn.ids) for turn in turns), NO_IDS)
+            known = reduce(np.union1d, map(_expanded, some))
             span = len(known)
-        number = self._conversations
-        self._conversations += 1
-        for turn in turns:
-            entry = turn.entry
-            ids = _expanded(turn.ids)
+        for row in rows:
+            ids = _expanded(row.ids)
             ids = np.searchsorted(known, ids) if dense else ids - lowest
             if len(ids) > len(self._full_blocks):
-                self._full_blocks = np.full(2 * len(ids), self.block_tokens, np.int64)
-            unknown = turn.first or entry.think_time is None
-            self._rows.add(
-                turn.time_s,
-                entry.input_tokens or 0,
-                entry.output_tokens or 0,
-                session=number,
-                agent=turn.agent,
-                scope=number,
-                gap_s=math.nan if unknown else entry.think_time or 0.0,
-                gap_kind=GAP_UNKNOWN if turn.first else _gap_kind(entry.input_types),
-                service_s=math.nan if entry.api_time is None else entry.api_time,
-                ids=ids + self._next_id,
-                tokens=self._full_blocks[: len(ids)],
-            )
-            if self._rows.full:
-                yield self._rows.flush()
+                self._full_blocks = np.full(2 * len(ids), self._block, np.int64)
+            yield row._replace(ids=ids + self._next_id, tokens=self._full_blocks[: len(ids)])
         self._next_id += span
 
 
@@ -263,16 +242,11 @@ def _gap_kind(input_types: list[str]) -> int:
     return GAP_HUMAN if "text" in input_types else GAP_UNKNOWN
 
 
-def _ends(ids: list[tuple[int, int]] | Ints) -> tuple[int, int]:
-    if isinstance(ids, list):
-        return min(first for first, _ in ids), max(last for _, last in ids)
-    return int(ids.min()), int(ids.max())
-
-
-def _expanded(ids: list[tuple[int, int]] | Ints) -> Ints:
-    if not isinstance(ids, list):
+def _expanded(ids: Ints) -> Ints:
+    """Ids out of ranges of them, if they are not ids already."""
+    if ids.ndim == 1:
         return ids
-    if not ids:
-        return NO_IDS
-    # Not arange up to `last + 1`, which may lie beyond 64 bits.
-    return np.concatenate([np.arange(last - first + 1) + first for first, last in ids])
+    counts = ids[:, 1] - ids[:, 0] + 1
+    ends = np.cumsum(counts)
+    expanded: Ints = np.arange(ends[-1]) + np.repeat(ids[:, 0] - (ends - counts), counts)
+    return expanded

@@ -1,4 +1,4 @@
-"""Bad lines of a trace: counted, the first ones kept, and the point where it is too many."""
+"""What is told while a trace is read: notes, and bad lines, up to where there are too many."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final, NoReturn
 
 from dpplan.errors import BadInput, Fault
 
-__all__ = ["BadRecord", "Faults"]
+__all__ = ["BadRecord", "Faults", "Notes", "printable"]
 
 MAX_BAD_FRACTION: Final = 0.01
 KEPT: Final = 20
@@ -23,6 +23,11 @@ class BadRecord(ValueError):
         super().__init__(needed)
         self.needed = needed
         self.got = got
+
+
+def printable(text: str) -> str:
+    """A text as it is, or as Python writes it where it would garble a terminal."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 class Faults:
@@ -75,10 +80,9 @@ class Faults:
             If the reading is strict, or if most of the lines so far are bad.
         """
         name = f"{self._name}/{member}" if member else self._name
-        got = got if got.isprintable() else repr(got)[1:-1]
-        fault = Fault(f"{name}:{line}", needed, got)
+        fault = Fault(f"{name}:{line}", needed, printable(got))
         if self.strict:
-            raise BadInput(Fault(fault.where, needed, got, STRICT_CURE))
+            raise BadInput(Fault(fault.where, needed, fault.got, STRICT_CURE))
         self.lines += 1
         self.bad_lines += 1
         if len(self._first) < KEPT:
@@ -104,3 +108,19 @@ class Faults:
         got = f"{self.bad_lines} of {self.lines}"
         cure = "mend them, or name the format with --format-of; the first ones follow"
         raise BadInput([Fault(self._name, needed, got, cure), *self._first[:5]])
+
+
+class Notes:
+    """What a reader of the numbers must know, once each, in order; counts are filled in."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, int] = {}
+
+    def add(self, text: str, count: int = 1) -> None:
+        """Note something; `{}` in the text stands for how often."""
+        self._texts[text] = self._texts.get(text, 0) + count
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All notes."""
+        return tuple(text.replace("{}", str(count)) for text, count in self._texts.items())

@@ -133,10 +133,7 @@ class StoredFile:
 
 
 def chunks(
-    blocks: Blocks,
-    where: str,
-    on_long: Callable[[int], None],
-    limit_bytes: int = LINE_LIMIT_BYTES,
+    blocks: Blocks, where: str, on_long: Callable[[int], None], limit_bytes: int = LINE_LIMIT_BYTES
 ) -> Iterator[Chunk]:
     r"""Whole lines, about a block at a time; LF, CR LF and CR all end a line.
 
@@ -165,37 +162,43 @@ def chunks(
     2 b'two\n'
     3 b'three'
     """
-    kept: list[bytes] = []  # pieces of a line whose end isn't there yet
-    kept_bytes = passed_bytes = 0  # of that line; of one that is too long
     number = 1
-    for block in _with_whole_ends(blocks):
-        start = 0
+    rest = b""  # a line whose end isn't there yet
+    passed_bytes = 0  # of a line that is too long
+    is_start = True
+    for block in blocks:
+        data = rest + block
+        if is_start:
+            if len(data) < len(UTF8_MARK):
+                rest = data
+                continue
+            data, is_start = data.removeprefix(UTF8_MARK), False
+        # A CR at the very end may be half of an end: it waits for the next block.
         if passed_bytes:
-            start = _line_end(block)
-            if not start:
+            ends = [at for at in (data.find(b"\n"), data.find(b"\r", 0, -1)) if at >= 0]
+            if not ends:
                 passed_bytes += len(block)
                 if passed_bytes > ENDLESS_BYTES:
                     got = f"one of more than {passed_bytes >> 30} GiB"
                     raise BadInput(Fault(f"{where}:{number}", "a line with an end is needed", got))
+                rest = b"\r" if data.endswith(b"\r") else b""
                 continue
             on_long(number)
             number, passed_bytes = number + 1, 0
-        cut = max(block.rfind(b"\n", start), block.rfind(b"\r", start)) + 1
+            data = data[min(ends) :].removeprefix(b"\r").removeprefix(b"\n")
+        cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1
         if cut:
-            data = b"".join((*kept, block[start:cut]))
-            kept, kept_bytes, start = [], 0, cut
-            count = data.count(b"\n") if b"\r" not in data else len(data.splitlines())
-            yield Chunk(number, data, count)
+            whole = data[:cut]
+            count = whole.count(b"\n") if b"\r" not in whole else len(whole.splitlines())
+            yield Chunk(number, whole, count)
             number += count
-        if start < len(block):
-            kept.append(block[start:])
-            kept_bytes += len(block) - start
-            if kept_bytes > limit_bytes:
-                kept, kept_bytes, passed_bytes = [], 0, kept_bytes
+        rest = data[cut:]
+        if len(rest) > limit_bytes:
+            passed_bytes, rest = len(rest), b"\r" if rest.endswith(b"\r") else b""
     if passed_bytes:
         on_long(number)
-    elif data := b"".join(kept):
-        yield Chunk(number, data, 1)
+    elif rest := rest.removeprefix(UTF8_MARK if is_start else b""):
+        yield Chunk(number, rest, 1)
 
 
 def head_of(blocks: Blocks) -> tuple[list[bytes], bytes, bool]:
@@ -251,29 +254,3 @@ def unreadable(where: str, error: OSError | ValueError) -> BadInput:
     reason = str(getattr(error, "strerror", None) or error).lower()
     cure = "check the path and its permissions"
     return BadInput(Fault(where, "a readable file is needed", reason, cure))
-
-
-def _with_whole_ends(blocks: Blocks) -> Blocks:
-    """The blocks without the byte-order mark, and no CR LF lies across two of them."""
-    held = b""
-    start: bytes | None = b""
-    for block in blocks:
-        if start is not None:
-            start += block
-            if len(start) < len(UTF8_MARK):
-                continue
-            block, start = start.removeprefix(UTF8_MARK), None
-        block = held + block
-        held = b"\r" if block.endswith(b"\r") else b""
-        yield block[:-1] if held else block
-    if start or held:
-        yield (start or b"").removeprefix(UTF8_MARK) + held
-
-
-def _line_end(block: bytes) -> int:
-    """Where the next line starts; 0 = no line ends here."""
-    ends = [end for end in (block.find(b"\n"), block.find(b"\r")) if end >= 0]
-    if not ends:
-        return 0
-    end = min(ends)
-    return end + (2 if block[end : end + 2] == b"\r\n" else 1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from dpplan.errors import BadInput, Fault
 
@@ -19,8 +19,9 @@ ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 # Real traces pack to a seventieth at most; a bomb of gzip to a thousandth, one of zstd to far less.
 MAX_RATIO: Final = 500
 RATIO_FROM_BYTES: Final = 64 << 20
-# A block of zstd (128 KiB of text) may lie in 4 bytes: what goes in at once bounds what comes out.
-ZSTD_SLICE_BYTES: Final = 1 << 10
+# A block of zstd (128 KiB of text) may lie in 4 bytes, and gzip packs to a thousandth: what goes in
+# at once bounds what comes out.
+SLICE_BYTES: Final = 1 << 10
 ZSTD_WINDOW_BYTES: Final = 1 << 27
 TAR_BLOCK: Final = 512
 MAX_TAR_NOTE_BYTES: Final = 1 << 20
@@ -51,9 +52,13 @@ def unpack(blocks: Blocks, where: str) -> Blocks:
     """
     first, blocks = _peek(blocks, len(ZSTD_MAGIC))
     if first.startswith(GZIP_MAGIC):
-        return _gunzip(blocks, where)
+        # 31: with gzip's header and check sum.
+        return _inflated(blocks, where, "gzip", lambda: zlib.decompressobj(wbits=31), zlib.error)
     if first.startswith(ZSTD_MAGIC):
-        return _unzstd(blocks, where)
+        import zstandard
+
+        unzstd = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+        return _inflated(blocks, where, "zstd", unzstd.decompressobj, zstandard.ZstdError)
     return blocks
 
 
@@ -75,23 +80,20 @@ def members(blocks: Blocks, where: str) -> Iterator[tuple[str, Blocks]]:
             if size > MAX_TAR_NOTE_BYTES:
                 raise _damaged(where, "tar", f"a header of {size} bytes")
             note = reader.take(size)
-            reader.skip(-size % TAR_BLOCK)
             if kind == b"x":
                 note_name, note_size = _pax(note, note_name)
             elif kind == b"L":
                 note_name = note.rstrip(b"\0").decode(errors="replace")
-            continue
-        prefix, name = _tar_text(header[345:500]), _tar_text(header[:100])
-        name = note_name or (f"{prefix}/{name}" if prefix else name)
-        note_name, note_size = "", None
-        if kind in b"0\0" and not name.endswith("/"):
-            body = reader.upto(size)
-            yield name, body
-            for _ in body:  # what the caller left
-                pass
-            reader.skip(-size % TAR_BLOCK)
         else:
-            reader.skip(size + -size % TAR_BLOCK)
+            prefix, name = _tar_text(header[345:500]), _tar_text(header[:100])
+            name = note_name or (f"{prefix}/{name}" if prefix else name)
+            note_name, note_size = "", None
+            body = reader.upto(size)
+            if kind in b"0\0" and not name.endswith("/"):
+                yield name, body
+            for _ in body:  # no file, or what the caller left
+                pass
+        reader.take(-size % TAR_BLOCK)
 
 
 def _peek(blocks: Blocks, size: int) -> tuple[bytes, Blocks]:
@@ -104,61 +106,42 @@ def _peek(blocks: Blocks, size: int) -> tuple[bytes, Blocks]:
     return first, chain((first,), blocks) if first else iter(())
 
 
-def _gunzip(blocks: Blocks, where: str) -> Blocks:
+def _inflated(
+    blocks: Blocks, where: str, kind: str, make: Callable[[], Any], refusal: type[Exception]
+) -> Blocks:
+    """Unpacked blocks of a stream of one frame after another, each undone by one `make`."""
     stored = made = 0
-    stream = None
-    for block in blocks:
-        stored += len(block)
-        while block:
-            if stream is None:
-                block = block.lstrip(b"\0")  # padding of tapes, between and after members
-                if not block:
+    parts: list[bytes] = []
+    frame = None
+    slices = (
+        block[at : at + SLICE_BYTES] for block in blocks for at in range(0, len(block), SLICE_BYTES)
+    )
+    for piece in slices:
+        stored += len(piece)
+        while piece:
+            if frame is None and kind == "gzip":
+                piece = piece.lstrip(b"\0")  # padding of tapes, between and after members
+                if not piece:
                     break
-                stream = zlib.decompressobj(wbits=31)
+            frame = frame or make()
             try:
-                data = stream.decompress(block, BLOCK_BYTES)
-                block = stream.unconsumed_tail
-                while data:
-                    made += len(data)
-                    _check_ratio(made, stored - len(block), where)
-                    yield data
-                    if len(data) < BLOCK_BYTES and not block:
-                        break
-                    data = stream.decompress(block, BLOCK_BYTES)
-                    block = stream.unconsumed_tail
-            except zlib.error as error:
-                raise _damaged(where, "gzip", str(error)) from None
-            if stream.eof:
-                block, stream = stream.unused_data, None
-    if stream is not None:
-        raise _broken_off(where, "gzip", made)
-
-
-def _unzstd(blocks: Blocks, where: str) -> Blocks:
-    import zstandard
-
-    unzstd = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
-    stored = made = 0
-    stream = None
-    for block in blocks:
-        for start in range(0, len(block), ZSTD_SLICE_BYTES):
-            piece = block[start : start + ZSTD_SLICE_BYTES]
-            stored += len(piece)
-            while piece:
-                stream = unzstd.decompressobj() if stream is None else stream
-                try:
-                    data = stream.decompress(piece)
-                except zstandard.ZstdError as error:
-                    raise _damaged(where, "zstd", str(error)) from None
-                made += len(data)
-                _check_ratio(made, stored, where)
-                for cut in range(0, len(data), BLOCK_BYTES):
-                    yield data[cut : cut + BLOCK_BYTES]
-                piece = b""
-                if stream.eof:
-                    piece, stream = stream.unused_data, None
-    if stream is not None:
-        raise _broken_off(where, "zstd", made)
+                parts.append(frame.decompress(piece))
+            except refusal as error:
+                raise _damaged(where, kind, str(error)) from None
+            made += len(parts[-1])
+            _check_ratio(made, stored, where)
+            piece = b""
+            if frame.eof:
+                piece, frame = frame.unused_data, None
+        if sum(map(len, parts)) >= BLOCK_BYTES:
+            data, parts = b"".join(parts), []
+            for at in range(0, len(data), BLOCK_BYTES):
+                yield data[at : at + BLOCK_BYTES]
+    if rest := b"".join(parts):
+        yield rest
+    if frame is not None:
+        got = f"one that breaks off after {made} unpacked bytes"
+        raise BadInput(Fault(where, f"a whole {kind} file is needed", got, "fetch it again"))
 
 
 def _check_ratio(made: int, stored: int, where: str) -> None:
@@ -166,11 +149,6 @@ def _check_ratio(made: int, stored: int, where: str) -> None:
         needed = f"a file that unpacks to at most {MAX_RATIO} times its size is needed"
         got = f"{made >> 20} MiB out of the first {stored} bytes"
         raise BadInput(Fault(where, needed, got, "if you trust it, unpack it first"))
-
-
-def _broken_off(where: str, kind: str, made: int) -> BadInput:
-    got = f"one that breaks off after {made} unpacked bytes"
-    return BadInput(Fault(where, f"a whole {kind} file is needed", got, "fetch it again"))
 
 
 def _damaged(where: str, kind: str, what: str) -> BadInput:
@@ -191,12 +169,14 @@ class _Exact:
         some, self._rest = self._rest[:limit], self._rest[limit:]
         return some
 
-    def upto(self, size: int) -> Blocks:
-        """The next `size` bytes in blocks."""
+    def upto(self, size: int, *, at_end: bool = False) -> Blocks:
+        """The next `size` bytes in blocks; none at the end of the archive, if `at_end`."""
         left = size
         while left:
             some = self._some(left)
             if not some:
+                if at_end and left == size:
+                    return
                 got = f"one that breaks off {left} bytes before the end of a file in it"
                 raise BadInput(
                     Fault(self._where, "a whole tar file is needed", got, "fetch it again")
@@ -205,16 +185,8 @@ class _Exact:
             yield bytes(some)
 
     def take(self, size: int, *, at_end: bool = False) -> bytes:
-        """The next `size` bytes in one; none at the end of the archive, if `at_end`."""
-        if at_end:
-            first = bytes(self._some(1))
-            return first and first + b"".join(self.upto(size - 1))
-        return b"".join(self.upto(size))
-
-    def skip(self, size: int) -> None:
-        """Pass over the next `size` bytes."""
-        for _ in self.upto(size):
-            pass
+        """The same in one."""
+        return b"".join(self.upto(size, at_end=at_end))
 
 
 def _tar_text(field: bytes) -> str:

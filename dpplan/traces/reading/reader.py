@@ -6,16 +6,17 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dpplan.errors import BadInput, Fault
-from dpplan.traces.reading.faults import Faults
+from dpplan.traces.reading.faults import Faults, Notes, printable
 from dpplan.traces.reading.lines import StoredFile, chunks, head_of, trace_paths, unreadable
 from dpplan.traces.requests import Requests, TraceFacts, TraceFile
 
 if TYPE_CHECKING:
-    from dpplan.traces.formats.common import FormatReader, Head, Notes, Reading
+    from dpplan.traces.formats.common import FormatReader, Head, Reading
 
 __all__ = ["Trace", "open_trace"]
 
@@ -67,42 +68,36 @@ def open_trace(
         If a file cannot be read, its format cannot be told, or files differ in format.
     """
     from dpplan.traces.formats import detect, make_reader
-    from dpplan.traces.formats.common import Notes, Options, Reading
+    from dpplan.traces.formats.common import Options, Reading
 
     if block_tokens is not None and block_tokens < 1:
         raise BadInput(Fault("--block-tokens", "at least 1 token is needed", str(block_tokens)))
+    if isinstance(block_tokens, bool | float):
+        raise BadInput(Fault("--block-tokens", "a whole number is needed", repr(block_tokens)))
     if isinstance(columns, str):
         from dpplan.traces.formats.table import parse_columns
 
         columns = parse_columns(columns)
-    assert not isinstance(columns, str)
     if columns is not None and format is None:
         format = "table"
-    if block_tokens is not None and isinstance(block_tokens, bool | float):
-        raise BadInput(Fault("--block-tokens", "a whole number is needed", repr(block_tokens)))
-    notes = Notes()
     options = Options(columns, None if tokenizer is None else os.fspath(tokenizer), block_tokens)
+    notes = Notes()
     reading = Reading(options, Faults(strict=strict), notes)
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     found: list[tuple[Path, str, Head]] = []
     for path in map(Path, given):
         files = trace_paths(path)
-        alone = files == [path]
         for file in files:
             head = _head(file, notes)
-            if head is None:
-                if alone:
-                    needed = "requests are needed"
-                    raise BadInput(Fault(str(file), needed, "an empty file: no requests"))
-                notes.add("empty files passed over: {}")
-                continue
-            name = format or detect(head)
-            if name is None:
-                if alone:
-                    raise _unknown(file, head)
+            name = head and (format or detect(head))
+            if head and name:
+                found.append((file, name, head))
+            elif files == [path]:
+                raise _unusable(file, head)
+            elif head:
                 notes.add(f"{file} was passed over: its format cannot be told")
-                continue
-            found.append((file, name, head))
+            else:
+                notes.add("empty files passed over: {}")
     if not found:
         needed = "a trace is needed"
         raise BadInput(Fault(", ".join(map(str, given)), needed, "; ".join(notes.texts)))
@@ -141,7 +136,10 @@ class Trace:
         self._on_progress = on_progress
         self._files: list[TraceFile] = []
         self._started = False
-        self._total_bytes = sum(_size(path) for path in self._paths)
+        try:
+            self._total_bytes = sum(path.stat().st_size for path in paths)
+        except OSError as error:
+            raise unreadable(str(paths[0]), error) from None
         self._read_bytes = 0
 
     @property
@@ -167,8 +165,7 @@ class Trace:
         BadInput
             If a file breaks off, too many lines are bad, or there are no requests.
         """
-        from dpplan.traces.columns import batches
-        from dpplan.traces.reading.order import in_time_order
+        from dpplan.traces.requests import batches, in_time_order
 
         if self._started:
             raise RuntimeError("a trace is read once: open it again")
@@ -180,24 +177,22 @@ class Trace:
 
     def _parts(self) -> Iterator[Requests]:
         """Requests of one file after another."""
-        requests = 0
+        any_requests = False
         begun_s = ended_s = -math.inf
         for path in self._paths:
             first = True
-            for part in self._file(path):
-                if not len(part):
-                    continue
+            for part in filter(len, self._file(path)):
                 if first and self._reader.name == "mooncake":
                     _check_clock(path, float(part.time_s[0]), begun_s, ended_s)
                     begun_s = float(part.time_s[0])
                 first = False
                 ended_s = max(ended_s, float(part.time_s.max()))
-                requests += len(part)
+                any_requests = True
                 yield part
         for part in self._reader.finish():
-            requests += len(part)
+            any_requests = True
             yield part
-        if not requests:
+        if not any_requests:
             names = ", ".join(map(str, self._paths[:3]))
             raise BadInput(Fault(names, "requests are needed", "no requests"))
 
@@ -208,11 +203,12 @@ class Trace:
         for member, blocks in file.texts():
             where = f"{file.name}/{member}" if member else file.name
             limit = self._reader.limit_bytes
-
-            def too_long(line: int, member: str = member, limit: int = limit) -> None:
-                needed = f"a line of at most {limit >> 20} MiB is needed"
-                faults.bad(line, needed, "a longer one", member=member)
-
+            too_long = partial(
+                faults.bad,
+                needed=f"a line of at most {limit >> 20} MiB is needed",
+                got="a longer one",
+                member=member,
+            )
             before = faults.lines
             yield from self._reader.read(chunks(blocks, where, too_long, limit), member)
             if faults.lines == before and member:
@@ -272,20 +268,16 @@ def _check_clock(path: Path, start_s: float, begun_s: float, ended_s: float) -> 
         raise BadInput(Fault(str(path), needed, got, cure))
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise unreadable(str(path), error) from None
-
-
-def _unknown(path: Path, head: Head) -> BadInput:
+def _unusable(path: Path, head: Head | None) -> BadInput:
+    """What to say about a file without requests, or of no known format."""
     from dpplan.traces.formats import FORMATS
 
+    if head is None:
+        return BadInput(Fault(str(path), "requests are needed", "an empty file: no requests"))
     start = (head.lines[0] if head.lines else head.rest)[:40]
     got = start.decode("utf-8", errors="replace").strip()
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         got = "UTF-16 text (save it as UTF-8)"
     needed = f"a trace is needed ({', '.join(FORMATS)})"
     cure = "name its format with --format-of, or the columns of a table with --columns"
-    return BadInput(Fault(str(path), needed, got if got.isprintable() else repr(got)[1:-1], cure))
+    return BadInput(Fault(str(path), needed, printable(got), cure))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from dpplan.arrays import Array, Ints
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, with_room
 
 __all__ = ["WINDOWS_S", "ArrivalCounter", "Arrivals", "Clock"]
 
@@ -33,34 +32,34 @@ class Arrivals:
 
     clock: Clock
     """Whether all arrivals are on one clock, each scope has one, or times are missing."""
-    duration_s: float | None
+    duration_s: float | None = None
     """From the first arrival to the last; of the longest scope where clocks are apart."""
-    requests_per_s: float | None
+    requests_per_s: float | None = None
     """Requests / duration; None without a common clock."""
-    sessions_per_s: float | None
+    sessions_per_s: float | None = None
     """New sessions / duration; None without a common clock or sessions."""
-    requests_per_s_per_scope: float | None
+    requests_per_s_per_scope: float | None = None
     """Requests / sum of all scopes' durations: the rate of one conversation while it lasts."""
-    interarrival_cv2: float | None
+    interarrival_cv2: float | None = None
     """Squared coefficient of variation of the times between arrivals: 1 = Poisson, 0 = even."""
-    zero_interarrival_fraction: float | None
+    zero_interarrival_fraction: float | None = None
     """Arrivals at the very time of the one before: much of it means coarse time stamps."""
-    time_step_s: float | None
+    time_step_s: float | None = None
     """Mean distance between distinct arrival times."""
-    in_order: bool
+    in_order: bool = True
     """False: some arrival is earlier than the one before it; then nothing is said of distances
     and windows."""
-    dispersion: tuple[tuple[int, float | None], ...]
+    dispersion: tuple[tuple[int, float | None], ...] = tuple((window, None) for window in WINDOWS_S)
     """Window in s and index of dispersion, variance / mean of the counts in whole windows: 1 =
     Poisson; None where there are fewer than 10 windows."""
-    counts_window_s: int
+    counts_window_s: int = 1
     """Length of the windows of `counts`: 1, 10, 60 s, ..., so that there are at most 400."""
-    counts: tuple[int, ...]
+    counts: tuple[int, ...] = ()
     """Arrivals in each whole window from the first arrival on; empty where there are none."""
 
 
 class ArrivalCounter:
-    """Takes in requests, gives `Arrivals`, in memory of 8 bytes a second of the trace.
+    """Takes in requests, gives `Arrivals`, in memory of 8 bytes a second of the trace, 16 a scope.
 
     Parameters
     ----------
@@ -79,9 +78,8 @@ class ArrivalCounter:
         self._step_squares = 0.0
         self._seconds: Ints | None = np.zeros(0, dtype=np.int64)
         """Arrivals in each second; None = too many seconds."""
-        self._scope: int | None = None
-        self._scope_least, self._scope_most = math.inf, -math.inf
-        self._longest_s = self._all_scopes_s = 0.0
+        self._scopes: Array = np.zeros((2, 0))
+        """First and last arrival of each scope, NaN where there is none."""
 
     def add(self, requests: Requests) -> None:
         """Take in a batch."""
@@ -92,8 +90,9 @@ class ArrivalCounter:
         self._sessions = max(self._sessions, int(requests.session.max()) + 1)
         self._has_unknown |= bool(np.isnan(times).any())
         if self._scoped:
-            known = ~np.isnan(times)
-            self._add_scopes(requests.scope[known], times[known])
+            self._scopes = with_room(self._scopes, int(requests.scope.max()) + 1, np.nan)
+            np.fmin.at(self._scopes[0], requests.scope, times)
+            np.fmax.at(self._scopes[1], requests.scope, times)
         elif not self._has_unknown:
             self._add_times(times)
 
@@ -118,39 +117,18 @@ class ArrivalCounter:
             return
         seconds = np.floor(times - self._first).astype(np.int64)
         low, most = int(seconds[0]), int(seconds[-1]) + 1
-        if most > len(self._seconds):
-            room = np.zeros(max(most, min(2 * len(self._seconds), _MOST_SECONDS)), dtype=np.int64)
-            room[: len(self._seconds)] = self._seconds
-            self._seconds = room
+        self._seconds = with_room(self._seconds, most)
         self._seconds[low:most] += np.bincount(seconds - low, minlength=most - low)
 
-    def _add_scopes(self, scopes: Ints, times: Array) -> None:
-        cuts = np.flatnonzero(np.diff(scopes)) + 1
-        edges = [0, *cuts.tolist(), len(scopes)] if len(scopes) else []
-        for start, end in itertools.pairwise(edges):
-            if int(scopes[start]) != self._scope:
-                self._end_scope()
-                self._scope = int(scopes[start])
-            self._scope_least = min(self._scope_least, float(times[start:end].min()))
-            self._scope_most = max(self._scope_most, float(times[start:end].max()))
-
-    def _end_scope(self) -> None:
-        if self._scope is not None:
-            lasted = self._scope_most - self._scope_least
-            self._longest_s = max(self._longest_s, lasted)
-            self._all_scopes_s += lasted
-        self._scope_least, self._scope_most = math.inf, -math.inf
-
     def result(self) -> Arrivals:
-        """The arrivals so far; scopes are closed."""
+        """The arrivals so far."""
         if self._scoped:
-            self._end_scope()
-            self._scope = None
-            longest_s, all_s = self._longest_s, self._all_scopes_s
+            lasted = self._scopes[1] - self._scopes[0]
+            all_s, longest_s = float(np.nansum(lasted)), float(np.nanmax(lasted, initial=0.0))
             rate = _ratio(self._requests, all_s)
-            return _unclocked("per scope", longest_s if all_s else None, rate)
+            return Arrivals("per scope", longest_s or None, requests_per_s_per_scope=rate)
         if self._has_unknown or not self._requests:
-            return _unclocked("unknown", None, None)
+            return Arrivals("unknown")
         duration = self._most - self._least
         distinct = self._steps - self._zero_steps
         window_s = next((w for w in _STEPS_S if duration < w * _MOST_COUNTS), _STEPS_S[-1])
@@ -160,7 +138,6 @@ class ArrivalCounter:
             duration_s=duration,
             requests_per_s=_ratio(self._requests, duration),
             sessions_per_s=_ratio(self._sessions, duration) if self._sessions else None,
-            requests_per_s_per_scope=None,
             interarrival_cv2=self._cv2() if ordered else None,
             zero_interarrival_fraction=self._zero_steps / self._steps if ordered else None,
             time_step_s=_ratio(duration, distinct) if ordered else None,
@@ -193,8 +170,3 @@ class ArrivalCounter:
 
 def _ratio(over: float, under: float) -> float | None:
     return over / under if under else None
-
-
-def _unclocked(clock: Clock, duration_s: float | None, rate: float | None) -> Arrivals:
-    nothing = tuple((window, None) for window in WINDOWS_S)
-    return Arrivals(clock, duration_s, None, None, rate, None, None, None, True, nothing, 1, ())

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpplan.arrays import Array, Ints
+from dpplan.traces.requests import with_room
 
 __all__ = [
     "PERCENTILES",
@@ -26,7 +27,6 @@ EXACT_TOKENS: Final = 2**20
 """Counts of tokens up to here are kept one by one."""
 _BINS_PER_OCTAVE: Final = 1024
 _LAST_BIN: Final = 43 * _BINS_PER_OCTAVE
-_ROOM: Final = EXACT_TOKENS + _LAST_BIN + 2
 TOKEN_ERROR: Final = 2.0 ** (0.5 / _BINS_PER_OCTAVE) - 1
 """Relative error of a larger one: half a bin."""
 _LEAST_S: Final = 1e-6
@@ -92,17 +92,13 @@ class Distribution:
         ndarray
             Of the shape of `shares`; empty where there are no numbers.
         """
-        wanted = np.asarray(shares, dtype=float)
         if not len(self.values):
             return np.empty(0)
+        # Each value stands at its first and its last place among all numbers in order.
         below = np.cumsum(self.counts)
-        position = wanted * (below[-1] - 1)
-        lower = np.floor(position).astype(np.int64)
-        upper = np.minimum(lower + 1, below[-1] - 1)
-        left = self.values[np.searchsorted(below, lower, "right")]
-        right = self.values[np.searchsorted(below, upper, "right")]
-        between: Array = left + (right - left) * (position - lower)
-        return between
+        places = np.stack([below - self.counts, below - 1], axis=1).ravel()
+        wanted = np.asarray(shares, dtype=float) * (below[-1] - 1)
+        return np.asarray(np.interp(wanted, places, np.repeat(self.values, 2)))
 
     def to_dict(self) -> dict[str, Any]:
         """Count, mean, standard deviation, least, percentiles and most; None where there are none.
@@ -112,13 +108,12 @@ class Distribution:
         >>> of_values([1, 3]).to_dict()["p50"]
         2.0
         """
-        points = [self.quantile(p / 100) for p in PERCENTILES]
         return {
             "count": self.count,
             "mean": self.mean,
             "standard_deviation": self.standard_deviation,
             "min": self.quantile(0.0),
-            **{f"p{p}": value for p, value in zip(PERCENTILES, points, strict=True)},
+            **{f"p{p}": self.quantile(p / 100) for p in PERCENTILES},
             "max": self.quantile(1.0),
             "relative_error": self.relative_error,
         }
@@ -143,9 +138,8 @@ def of_values(values: npt.ArrayLike) -> Distribution:
     """
     given = np.asarray(values, dtype=float)
     kept, counts = np.unique(given, return_counts=True)
-    if not len(given):
-        return Distribution(kept, counts.astype(np.int64), None, None)
-    return Distribution(kept, counts.astype(np.int64), float(given.mean()), float(given.std()), 0.0)
+    moments = (float(given.mean()), float(given.std())) if len(given) else (None, None)
+    return Distribution(kept, counts.astype(np.int64), *moments)
 
 
 def weighted_by_size(sizes: Distribution) -> Distribution:
@@ -205,7 +199,7 @@ class _Moments:
 class TokenCounter:
     """Counts of whole numbers, negative ones too: exact up to 2**20, in narrow bins beyond.
 
-    At most 17 MB, however many numbers there are.
+    At most 21 MB, however many numbers there are.
 
     Examples
     --------
@@ -218,64 +212,36 @@ class TokenCounter:
 
     def __init__(self) -> None:
         self._moments = _Moments()
-        self._counts: dict[int, Ints] = {}
+        self._counts: dict[int, Ints] = {sign: np.zeros(0, np.int64) for sign in (-1, 1)}
 
     def add(self, values: Ints) -> None:
         """Take in a batch, shape (n,)."""
         self._moments.add(values.astype(float))
-        below = values < 0
-        if not below.any():
-            self._count(1, values)
-            return
-        self._count(1, values[~below])
-        self._count(-1, -values[below])
-
-    def _count(self, sign: int, sizes: Ints) -> None:
-        if not len(sizes):
-            return
-        most = int(sizes.max())
-        if most > EXACT_TOKENS:
+        for sign, signed in ((-1, values < 0), (1, values >= 0)):
+            sizes = np.abs(values[signed])
             large = sizes > EXACT_TOKENS
-            octaves = np.log2(sizes[large] / EXACT_TOKENS)
-            bins = np.minimum((octaves * _BINS_PER_OCTAVE).astype(np.int64), _LAST_BIN)
-            sizes = sizes.copy()
-            sizes[large] = EXACT_TOKENS + 1 + bins
-            most = int(sizes.max())
-        held = self._counts.get(sign)
-        if held is None or len(held) <= most:
-            # At least doubled, so that growing costs no more than counting.
-            double = 0 if held is None else min(2 * len(held), _ROOM)
-            room = np.zeros(max(most + 1, double), dtype=np.int64)
-            if held is not None:
-                room[: len(held)] = held
-            held = self._counts[sign] = room
-        if 4 * len(sizes) < most:  # few values far out: touch no more than them
-            np.add.at(held, sizes, 1)
-        else:
-            held[: most + 1] += np.bincount(sizes, minlength=most + 1)
+            if large.any():
+                octaves = np.log2(sizes[large] / EXACT_TOKENS)
+                bins = np.minimum((octaves * _BINS_PER_OCTAVE).astype(np.int64), _LAST_BIN)
+                sizes[large] = EXACT_TOKENS + 1 + bins
+            self._counts[sign] = with_room(self._counts[sign], int(sizes.max(initial=-1)) + 1)
+            np.add.at(self._counts[sign], sizes, 1)
 
     def result(self) -> Distribution:
         """The distribution so far."""
-        values, counts, is_exact = [], [], True
-        for sign in (-1, 1):
-            held = self._counts.get(sign)
-            if held is None:
-                continue
+        values, counts = [], []
+        for sign, held in self._counts.items():
             at = np.flatnonzero(held)
-            sizes = at.astype(float)
-            large = at > EXACT_TOKENS
-            is_exact &= not large.any()
-            middle = (at[large] - EXACT_TOKENS - 1 + 0.5) / _BINS_PER_OCTAVE
-            sizes[large] = EXACT_TOKENS * np.exp2(middle)
+            middles = (at - EXACT_TOKENS - 0.5) / _BINS_PER_OCTAVE
+            sizes = np.where(at > EXACT_TOKENS, EXACT_TOKENS * np.exp2(middles), at)
             values.append((sign * sizes)[::sign])
             counts.append(held[at][::sign])
-        mean, deviation = self._moments.result()
+        exact = all(not held[EXACT_TOKENS + 1 :].any() for held in self._counts.values())
         return Distribution(
-            np.concatenate(values) if values else np.empty(0),
-            np.concatenate(counts) if counts else np.empty(0, dtype=np.int64),
-            mean,
-            deviation,
-            0.0 if is_exact else TOKEN_ERROR,
+            np.concatenate(values),
+            np.concatenate(counts),
+            *self._moments.result(),
+            0.0 if exact else TOKEN_ERROR,
         )
 
 
@@ -328,5 +294,4 @@ class TimeCounter:
         if ends:
             values = np.concatenate([ends[:1], values, ends[1:]])
             counts = np.concatenate([[1], counts, [1]])
-        mean, deviation = self._moments.result()
-        return Distribution(values, counts, mean, deviation, TIME_ERROR)
+        return Distribution(values, counts, *self._moments.result(), TIME_ERROR)

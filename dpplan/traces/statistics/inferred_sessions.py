@@ -9,9 +9,9 @@ import numpy as np
 
 from dpplan.arrays import Array, Ints, Ints32
 from dpplan.traces.caches.numbering import Numbering
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, with_room
 from dpplan.traces.statistics.distributions import Distribution, of_values
-from dpplan.traces.statistics.session_turns import MOST_TURNS, TurnMean
+from dpplan.traces.statistics.session_turns import MOST_TURNS, TurnMean, turn_means
 
 __all__ = ["InferredSessions", "SessionFinder"]
 
@@ -39,16 +39,11 @@ class InferredSessions:
     """Requests that share all full blocks of an earlier one but are too short for its answer."""
     head_blocks: int
     """Blocks that too many requests continue from to be a turn's end."""
-    turns_per_session: Distribution
-    """One number a session."""
-    append_tokens: Distribution
-    """One number a turn that continues another."""
-    first_prompt_tokens: Distribution
-    """One number a session."""
-    session_tokens: Distribution
-    """Input and output of the last request; one number a session."""
-    pause_s: Distribution
-    """From one request's arrival to the next one's, so with the answer's time; one a turn."""
+    by_turn: dict[str, Distribution]
+    """One number a turn that continues another: append_tokens, and pause_s from one request's
+    arrival to the next one's, so with the answer's time."""
+    by_session: dict[str, Distribution]
+    """One number a session: its turns, first prompt, input and output of its last request."""
     growth_tokens_per_turn: float | None
     growth: tuple[TurnMean, ...]
 
@@ -70,9 +65,8 @@ class SessionFinder:
 
     def __init__(self, block_tokens: int) -> None:
         self._block_tokens = block_tokens
-        self._numbering: Numbering | None = None
-        """None as long as ids are small enough to be numbers themselves."""
-        self._owner: Ints32 = np.full(4096, -1, dtype=np.int32)
+        self._numbering = Numbering()
+        self._owner: Ints32 = np.empty(0, np.int32)
         """Number of a last full block -> the latest request that ends so."""
         self._requests = 0
         self._parts: list[tuple[Ints32, Ints32, Ints, Ints, Array]] = []
@@ -86,36 +80,18 @@ class SessionFinder:
         if self._requests + len(requests) > MOST_REQUESTS:
             self._refuse(f"more than {MOST_REQUESTS:,} requests")
             return
-        numbers = self._numbers(requests.block_ids)
-        if len(self._owner) > MOST_BLOCKS:
+        numbers, _ = self._numbering.number(requests.block_ids)
+        if self._numbering.count > MOST_BLOCKS:
             self._refuse(f"more than {MOST_BLOCKS:,} distinct blocks")
-        else:
-            self._link(requests, numbers)
-
-    def _numbers(self, ids: Ints) -> Ints | Ints32:
-        """Numbers of the blocks, for which the table of owners has room."""
-        if not len(ids):
-            return ids
-        if self._numbering is None and (ids.min() < 0 or ids.max() >= MOST_BLOCKS):
-            self._numbering = Numbering()
-            self._numbering.number(np.arange(len(self._owner)))  # those so far stay what they are
-        if self._numbering is None:
-            numbers: Ints | Ints32 = ids
-            most = int(ids.max()) + 1
-        else:
-            numbers, _ = self._numbering.number(ids)
-            most = self._numbering.count
-        if most > len(self._owner):
-            room = max(most, min(2 * len(self._owner), MOST_BLOCKS))
-            more = np.full(room - len(self._owner), -1, dtype=np.int32)
-            self._owner = np.concatenate([self._owner, more])
-        return numbers
+            return
+        self._owner = with_room(self._owner, self._numbering.count, -1)
+        self._link(requests, numbers)
 
     def _refuse(self, reason: str) -> None:
         self.refusal = reason
-        self._parts, self._owner, self._numbering = [], np.empty(0, np.int32), None
+        self._parts, self._owner, self._numbering = [], np.empty(0, np.int32), Numbering()
 
-    def _link(self, requests: Requests, ids: Ints | Ints32) -> None:
+    def _link(self, requests: Requests, ids: Ints32) -> None:
         n, first = len(requests), self._requests
         starts = requests.block_starts
         lengths = np.diff(starts)
@@ -184,16 +160,17 @@ def _summary(
         forks=len(past) - len(np.unique(past)),
         without_room=without_room,
         head_blocks=heads,
-        turns_per_session=of_values(sizes),
-        append_tokens=of_values(growth - outputs[past]),
-        first_prompt_tokens=of_values(inputs[firsts]),
-        session_tokens=of_values(inputs[lasts] + outputs[lasts]),
-        pause_s=of_values(pauses[~np.isnan(pauses)]),
+        by_turn={
+            "append_tokens": of_values(growth - outputs[past]),
+            "pause_s": of_values(pauses[~np.isnan(pauses)]),
+        },
+        by_session={
+            "turns_per_session": of_values(sizes),
+            "first_prompt_tokens": of_values(inputs[firsts]),
+            "session_tokens": of_values(inputs[lasts] + outputs[lasts]),
+        },
         growth_tokens_per_turn=float(growth.mean()) if len(growth) else None,
-        growth=tuple(
-            TurnMean(turn, int(counts[turn]), float(sums[turn] / counts[turn]))
-            for turn in np.flatnonzero(counts).tolist()
-        ),
+        growth=turn_means(counts, sums),
     )
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Final
-
-import numpy as np
+from typing import Any, Final
 
 from dpplan.errors import BadInput, Fault
 from dpplan.traces.caches.cache import CacheAnalysis, CacheResult, RequestHits
-from dpplan.traces.caches.curves import HitCurve
+from dpplan.traces.caches.curves import TtlCurve
 from dpplan.traces.reading.reader import Trace, open_trace
 from dpplan.traces.requests import Requests, TraceFacts
 from dpplan.traces.statistics.arrivals import ArrivalCounter, Arrivals
-from dpplan.traces.statistics.distributions import TokenCounter
-from dpplan.traces.statistics.inferred_sessions import SessionFinder
-from dpplan.traces.statistics.session_turns import SessionTurns
+from dpplan.traces.statistics.distributions import Distribution, TokenCounter
+from dpplan.traces.statistics.inferred_sessions import InferredSessions, SessionFinder
+from dpplan.traces.statistics.session_turns import Sessions, SessionTurns
 from dpplan.traces.statistics.trace_summary import CurvePoint, TraceStats
 
 __all__ = ["TTLS_S", "trace_stats"]
@@ -33,16 +31,12 @@ PathLike = str | Path
 def trace_stats(
     trace: Trace | PathLike | Sequence[PathLike],
     *,
-    format: str | None = None,
-    columns: Mapping[str, str] | str | None = None,
-    tokenizer: PathLike | None = None,
-    block_tokens: int | None = None,
-    strict: bool = False,
     capacities_blocks: Sequence[int] = (),
     ttls_s: Sequence[float] = TTLS_S,
     memory_bytes: float | None = None,
     curves: bool = True,
     on_batch: Callable[[Requests, RequestHits], None] | None = None,
+    **reading: Any,
 ) -> TraceStats:
     """Requests, sessions, token counts, gaps and hit rates of a trace (H).
 
@@ -50,8 +44,6 @@ def trace_stats(
     ----------
     trace : Trace, path or sequence of paths
         An open trace, or its files.
-    format, columns, tokenizer, block_tokens, strict
-        How files are read, as `open_trace` takes them; an open trace knows.
     capacities_blocks : sequence of int, optional
         Sizes of an LRU cache to give hit rates at [blocks].
     ttls_s : sequence of float, optional
@@ -62,6 +54,8 @@ def trace_stats(
         False: no hit rates against cache size, which take most of the time.
     on_batch : callable, optional
         Called with every batch of requests and their hits at `capacities_blocks`.
+    **reading
+        How files are read, as `open_trace` takes it; an open trace knows.
 
     Returns
     -------
@@ -75,16 +69,14 @@ def trace_stats(
     if faults := _faults(capacities_blocks, ttls_s, memory_bytes):
         raise BadInput(faults)
     if not isinstance(trace, Trace):
-        trace = open_trace(
-            trace,
-            format=format,
-            columns=columns,
-            tokenizer=tokenizer,
-            block_tokens=block_tokens,
-            strict=strict,
-        )
+        trace = open_trace(trace, **reading)
     facts = trace.facts
-    gathered = _Gathered(facts)
+    inputs, outputs = TokenCounter(), TokenCounter()
+    arrivals = ArrivalCounter(scoped=facts.scoped)
+    turns = SessionTurns(scoped=facts.scoped) if facts.has_sessions else None
+    finder = None
+    if turns is None and facts.block_tokens is not None and not facts.scoped:
+        finder = SessionFinder(facts.block_tokens)
     cache = CacheAnalysis(
         capacities_blocks=tuple(capacities_blocks) if on_batch else (),
         ttls_s=tuple(ttls_s),
@@ -93,10 +85,22 @@ def trace_stats(
     )
     for requests in trace:
         hits = cache.add(requests)
-        gathered.add(requests)
+        inputs.add(requests.input_tokens)
+        outputs.add(requests.output_tokens)
+        for counter in (arrivals, turns, finder):
+            if counter is not None:
+                counter.add(requests)
         if on_batch is not None:
             on_batch(requests, hits)
-    return gathered.result(trace.facts, cache.result(), tuple(capacities_blocks))
+    return _summary(
+        trace.facts,
+        {"input_tokens": inputs.result(), "output_tokens": outputs.result()},
+        arrivals.result(),
+        None if turns is None else turns.result(),
+        None if finder is None else (finder.result() or finder.refusal),
+        cache.result(),
+        tuple(capacities_blocks),
+    )
 
 
 def _faults(
@@ -123,69 +127,45 @@ def _is_a(value: object, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-class _Gathered:
-    """Everything that is counted beside the caches."""
-
-    def __init__(self, facts: TraceFacts) -> None:
-        self.requests = 0
-        self.inputs, self.outputs = TokenCounter(), TokenCounter()
-        self.arrivals = ArrivalCounter(scoped=facts.scoped)
-        self.turns = SessionTurns(scoped=facts.scoped) if facts.has_sessions else None
-        block = facts.block_tokens
-        infers = self.turns is None and block is not None and not facts.scoped
-        self.finder = SessionFinder(block) if infers and block is not None else None
-
-    def add(self, requests: Requests) -> None:
-        self.requests += len(requests)
-        self.inputs.add(requests.input_tokens)
-        self.outputs.add(requests.output_tokens)
-        self.arrivals.add(requests)
-        if self.turns is not None:
-            self.turns.add(requests)
-        if self.finder is not None:
-            self.finder.add(requests)
-
-    def result(
-        self, facts: TraceFacts, cache: CacheResult, capacities: tuple[int, ...]
-    ) -> TraceStats:
-        inputs, outputs = self.inputs.result(), self.outputs.result()
-        arrivals = self.arrivals.result()
-        turns = None if self.turns is None else self.turns.result()
-        inferred = None if self.finder is None else self.finder.result()
-        by_turn = {"input_tokens": inputs, "output_tokens": outputs}
-        if turns is not None:
-            by_turn |= {
-                ("turns_per_session_by_turn" if name == "turns_per_session" else name): kept
-                for name, kept in turns.by_turn.items()
-            }
-        block = facts.block_tokens
-        grid = [] if cache.lru is None or not cache.blocks else cache.lru.capacities().tolist()
-        asked = capacities if cache.lru is not None and cache.blocks else ()
-        blocks_s = () if cache.ttl is None else cache.ttl.block_hit_fraction
-        tokens_s = () if cache.ttl is None else cache.ttl.token_hit_fraction
-        ttls = () if cache.ttl is None else tuple(seconds_text(s) for s in cache.ttl.ttls_s)
-        refusal = None if self.finder is None else self.finder.refusal
-        return TraceStats(
-            facts=facts,
-            requests=self.requests,
-            sessions=None if turns is None else turns.sessions,
-            turns_per_session_mean=(
-                turns.turns / turns.sessions if turns is not None and turns.sessions else None
-            ),
-            input_tokens_mean=inputs.mean,
-            output_tokens_mean=outputs.mean,
-            arrivals=arrivals,
-            distributions=by_turn,
-            session_distributions={} if turns is None else turns.by_session,
-            turns=turns,
-            inferred=inferred,
-            cache=cache,
-            asked=tuple(_point(cache, blocks, block) for blocks in asked),
-            curve=tuple(_point(cache, blocks, block) for blocks in grid),
-            ttl_block_hit_fraction=dict(zip(ttls, blocks_s, strict=True)),
-            ttl_token_hit_fraction=dict(zip(ttls, tokens_s, strict=True)),
-            notes=(*facts.notes, *_notes(facts, arrivals, refusal), *_sample_notes(cache)),
-        )
+def _summary(
+    facts: TraceFacts,
+    by_turn: dict[str, Distribution],
+    arrivals: Arrivals,
+    turns: Sessions | None,
+    inferred: InferredSessions | str | None,
+    cache: CacheResult,
+    capacities: tuple[int, ...],
+) -> TraceStats:
+    """Everything put together; `inferred` sessions, or why there are none."""
+    inputs, outputs = by_turn.values()
+    if turns is not None:
+        renamed = {"turns_per_session": "turns_per_session_by_turn"}
+        by_turn |= {renamed.get(name, name): kept for name, kept in turns.by_turn.items()}
+    refusal = inferred if isinstance(inferred, str) else None
+    ttl = cache.ttl or TtlCurve((), (), ())
+    ttls = [seconds_text(seconds) for seconds in ttl.ttls_s]
+    grid = () if cache.lru is None else tuple(cache.lru.capacities().tolist())
+    return TraceStats(
+        facts=facts,
+        requests=inputs.count,
+        sessions=None if turns is None else turns.sessions,
+        turns_per_session_mean=(
+            turns.turns / turns.sessions if turns is not None and turns.sessions else None
+        ),
+        input_tokens_mean=inputs.mean,
+        output_tokens_mean=outputs.mean,
+        arrivals=arrivals,
+        distributions=by_turn,
+        session_distributions={} if turns is None else turns.by_session,
+        turns=turns,
+        inferred=None if isinstance(inferred, str) else inferred,
+        cache=cache,
+        asked=_points(cache, capacities, facts.block_tokens),
+        curve=_points(cache, grid, facts.block_tokens),
+        ttl_block_hit_fraction=dict(zip(ttls, ttl.block_hit_fraction, strict=True)),
+        ttl_token_hit_fraction=dict(zip(ttls, ttl.token_hit_fraction, strict=True)),
+        notes=(*facts.notes, *_notes(facts, arrivals, refusal), *_sample_notes(cache)),
+    )
 
 
 def seconds_text(seconds: float) -> str:
@@ -197,25 +177,24 @@ def seconds_text(seconds: float) -> str:
     return str(int(seconds)) if float(seconds).is_integer() else repr(float(seconds))
 
 
-def _point(cache: CacheResult, blocks: int, block_tokens: int | None) -> CurvePoint:
+def _points(
+    cache: CacheResult, capacities: tuple[int, ...], block_tokens: int | None
+) -> tuple[CurvePoint, ...]:
     lru, per_block = cache.lru, cache.per_block_lru
-    assert lru is not None
-    return CurvePoint(
-        capacity_blocks=blocks,
-        capacity_tokens=None if block_tokens is None else blocks * block_tokens,
-        lru_block_hit_fraction=_number(lru, "block_hit_fraction", blocks),
-        lru_token_hit_fraction=_number(lru, "token_hit_fraction", blocks),
-        lru_standard_error=_number(lru, "standard_error", blocks) or 0.0,
-        per_block_lru_hit_fraction=_number(per_block, "block_hit_fraction", blocks),
-        per_block_lru_token_hit_fraction=_number(per_block, "token_hit_fraction", blocks),
+    if lru is None or per_block is None:
+        return ()
+    return tuple(
+        CurvePoint(
+            capacity_blocks=blocks,
+            capacity_tokens=None if block_tokens is None else blocks * block_tokens,
+            lru_block_hit_fraction=lru.block_hit_fraction(blocks),
+            lru_token_hit_fraction=lru.token_hit_fraction(blocks),
+            lru_standard_error=lru.standard_error(blocks),
+            per_block_lru_hit_fraction=per_block.block_hit_fraction(blocks),
+            per_block_lru_token_hit_fraction=per_block.token_hit_fraction(blocks),
+        )
+        for blocks in capacities
     )
-
-
-def _number(curve: HitCurve | None, name: str, blocks: int) -> float | None:
-    if curve is None:
-        return None
-    value = getattr(curve, name)(blocks)
-    return None if value is None or np.isnan(value) else float(value)
 
 
 def _sample_notes(cache: CacheResult) -> list[str]:

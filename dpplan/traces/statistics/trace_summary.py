@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dpplan.frozen import Frozen
+from dpplan.frozen import freeze
 from dpplan.traces.caches.cache import CacheResult
 from dpplan.traces.caches.working_set import WorkingSet
 from dpplan.traces.requests import TraceFacts
@@ -69,13 +69,13 @@ class TraceStats:
 
     def __post_init__(self) -> None:
         """Mappings are read, never changed."""
-        for name in (
+        freeze(
+            self,
             "distributions",
             "session_distributions",
             "ttl_block_hit_fraction",
             "ttl_token_hit_fraction",
-        ):
-            object.__setattr__(self, name, Frozen(getattr(self, name)))
+        )
 
     @property
     def duration_s(self) -> float | None:
@@ -139,20 +139,17 @@ class TraceStats:
             "ideal_block_hit_fraction": cache.ideal_block_hit_fraction,
             "ideal_token_hit_fraction": cache.ideal_token_hit_fraction,
             "ideal_standard_error": self.ideal_standard_error,
-            "lru_block_hit_fraction": {
-                str(p.capacity_blocks): p.lru_block_hit_fraction for p in self.asked
+            **{
+                name: {str(p.capacity_blocks): getattr(p, name) for p in self.asked}
+                for name in (
+                    "lru_block_hit_fraction",
+                    "lru_token_hit_fraction",
+                    "lru_standard_error",
+                    "per_block_lru_hit_fraction",
+                )
             },
-            "lru_token_hit_fraction": {
-                str(p.capacity_blocks): p.lru_token_hit_fraction for p in self.asked
-            },
-            "lru_standard_error": {
-                str(p.capacity_blocks): p.lru_standard_error for p in self.asked
-            },
-            "per_block_lru_hit_fraction": {
-                str(p.capacity_blocks): p.per_block_lru_hit_fraction for p in self.asked
-            },
-            "ttl_block_hit_fraction": dict(self.ttl_block_hit_fraction),
-            "ttl_token_hit_fraction": dict(self.ttl_token_hit_fraction),
+            "ttl_block_hit_fraction": self.ttl_block_hit_fraction,
+            "ttl_token_hit_fraction": self.ttl_token_hit_fraction,
             "blocks": cache.blocks,
             "unique_blocks": cache.unique_blocks,
             "unique_tokens": cache.unique_tokens,
@@ -164,36 +161,32 @@ class TraceStats:
             "session_distributions": _labelled("session", self.session_distributions),
             "turns": self._turns(),
             "inferred_sessions": self._inferred(),
-            "context_by_turn": [vars(point) for point in self.growth],
+            "context_by_turn": self.growth,
             "arrivals": {
                 **vars(self.arrivals),
                 "dispersion": {str(window): index for window, index in self.arrivals.dispersion},
             },
-            "curve": [vars(point) for point in self.curve],
+            "curve": self.curve,
             "working_set": self.working_set,
             "format": self.facts.format,
             "block_tokens": self.facts.block_tokens,
             "token_source": self.facts.token_source,
             "scoped": self.facts.scoped,
-            "files": [vars(file) for file in self.facts.files],
+            "files": self.facts.files,
             "bad_lines": self.bad_lines,
-            "faults": list(self.facts.faults),
-            "notes": list(self.notes),
+            "faults": self.facts.faults,
+            "notes": self.notes,
         }
         plain: dict[str, Any] = _plain(found)
         return plain
 
     def _turns(self) -> dict[str, Any] | None:
-        turns = self.turns
-        if turns is None:
+        if self.turns is None:
             return None
-        return {
-            "subagents": turns.subagents,
-            "subagent_turns": turns.subagent_turns,
-            "appends": turns.appends,
-            "negative_appends": turns.negative_appends,
-            "negative_append_fraction": _share(turns.negative_appends, turns.appends),
-        }
+        names = ("subagents", "subagent_turns", "appends", "negative_appends")
+        counts = {name: getattr(self.turns, name) for name in names}
+        appends, negative = counts["appends"], counts["negative_appends"]
+        return {**counts, "negative_append_fraction": negative / appends if appends else None}
 
     def _inferred(self) -> dict[str, Any] | None:
         found = self.inferred
@@ -203,12 +196,12 @@ class TraceStats:
             "basis": "prefixes of prompts, not what the trace says",
             "sessions": found.sessions,
             "single_turns": found.single_turns,
-            "turns_per_session_mean": found.turns_per_session.mean,
+            "turns_per_session_mean": found.by_session["turns_per_session"].mean,
             "forks": found.forks,
             "without_room": found.without_room,
             "head_blocks": found.head_blocks,
-            "distributions": _labelled("turn", self.inferred_distributions("turn")),
-            "session_distributions": _labelled("session", self.inferred_distributions("session")),
+            "distributions": _labelled("turn", found.by_turn),
+            "session_distributions": _labelled("session", found.by_session),
         }
 
     def inferred_distributions(self, weighting: str) -> dict[str, Distribution]:
@@ -216,13 +209,7 @@ class TraceStats:
         found = self.inferred
         if found is None:
             return {}
-        if weighting == "turn":
-            return {"append_tokens": found.append_tokens, "pause_s": found.pause_s}
-        return {
-            "turns_per_session": found.turns_per_session,
-            "first_prompt_tokens": found.first_prompt_tokens,
-            "session_tokens": found.session_tokens,
-        }
+        return found.by_turn if weighting == "turn" else found.by_session
 
     def to_frame(self) -> pd.DataFrame:
         """The single numbers, one a row."""
@@ -272,14 +259,10 @@ def _labelled(weighting: str, group: dict[str, Distribution]) -> dict[str, Any]:
     return {name: {"weighting": weighting, **kept.to_dict()} for name, kept in group.items()}
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
 def _plain(value: Any) -> Any:
     """Values that JSON has: no arrays, no NaN."""
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return _plain(vars(value))
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (tuple, list)):

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from dpplan.arrays import Array, Ints
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, with_room
+from dpplan.traces.statistics.turns_before import TurnsBefore
 
 __all__ = ["WorkingSetCheck", "WorkingSetLaw"]
-
-
-_FIRST_ROOM: Final = 1024
-_FIELDS: Final = ("begin_s", "last_s", "end_s", "first_tokens", "tokens", "token_s")
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class WorkingSetCheck:
 
 
 class WorkingSetLaw:
-    """Takes in requests, gives a `WorkingSetCheck` (Q-held); 48 bytes a session.
+    """Takes in requests, gives a `WorkingSetCheck` (Q-held); 56 bytes a session.
 
     A session holds the input and output of a turn from the turn's arrival to the next one's.
 
@@ -60,7 +56,9 @@ class WorkingSetLaw:
     """
 
     def __init__(self) -> None:
-        self._held = np.full((len(_FIELDS), 0), np.nan)
+        self._rows: Array = np.full((4, 0), np.nan)
+        """Begin and end [s], first prompt [tokens] and token-seconds held, by session."""
+        self._turns = TurnsBefore(columns=2)
 
     def add(self, requests: Requests) -> None:
         """Take in a batch; turns of sub-agents or of no known time don't count."""
@@ -77,40 +75,25 @@ class WorkingSetLaw:
         )
 
     def put(
-        self,
-        session: Ints,
-        time_s: Array,
-        tokens: Array,
-        prompt_tokens: Array,
-        service_s: Array,
+        self, session: Ints, time_s: Array, tokens: Array, prompt_tokens: Array, service_s: Array
     ) -> None:
         """Take in turns as columns, those of a session in order; shape (n,)."""
         if not len(session):
             return
-        self._reach(int(session.max()))
-        order = np.argsort(session, kind="stable")
-        session, time_s, tokens = session[order], time_s[order], tokens[order]
-        prompt_tokens, service_s = prompt_tokens[order], service_s[order]
-        starts = np.concatenate([[True], session[1:] != session[:-1]])
-        ends = np.concatenate([starts[1:], [True]])
-        begin, last, end, first, held, total = (self._held[i] for i in range(len(_FIELDS)))
-        fresh = starts.copy()
-        fresh[starts] = np.isnan(begin[session[starts]])
-        begin[session[fresh]] = time_s[fresh]
-        first[session[fresh]] = prompt_tokens[fresh]
+        self._rows = with_room(self._rows, int(session.max()) + 1, np.nan)
+        begin, end, first, total = self._rows
+        # A turn holds its tokens until the next one arrives.
+        earlier, (before_s, before) = self._turns.add(session, np.stack([time_s, tokens]))
+        fresh = earlier == 0
+        begin[session[fresh]], first[session[fresh]] = time_s[fresh], prompt_tokens[fresh]
         total[session[fresh]] = 0.0
-        # What the turn before held, from its arrival to this one's.
-        before_s, before = np.empty_like(time_s), np.empty_like(tokens)
-        before_s[1:], before[1:] = time_s[:-1], tokens[:-1]
-        before_s[starts], before[starts] = last[session[starts]], held[session[starts]]
-        before_s[fresh], before[fresh] = time_s[fresh], 0.0
         np.add.at(total, session, before * np.maximum(time_s - before_s, 0.0))
-        last[session[ends]], held[session[ends]] = time_s[ends], tokens[ends]
-        end[session[ends]] = time_s[ends] + np.nan_to_num(service_s[ends])
+        end[session] = time_s + np.nan_to_num(service_s)  # of several the last one stays
 
     def result(self) -> WorkingSetCheck | None:
         """The check so far; None where no session has a life that can be told."""
-        begin, last, end, first, tokens, total = self._held
+        begin, end, first, total = self._rows
+        last, tokens = self._turns.last
         life = np.maximum(end - begin, 0.0)
         kept = life > 0
         if not kept.any():
@@ -130,9 +113,3 @@ class WorkingSetLaw:
             ),
             held_over_law_with_start=float(held.sum() / (life * (first + tokens) / 2).sum()),
         )
-
-    def _reach(self, session: int) -> None:
-        room = self._held.shape[1]
-        if session >= room:
-            more = max(session + 1, 2 * room, _FIRST_ROOM) - room
-            self._held = np.concatenate([self._held, np.full((len(_FIELDS), more), np.nan)], axis=1)

@@ -12,55 +12,44 @@ from typing import Final
 
 import numpy as np
 
-from dpplan.arrays import Array, Ints
+from dpplan.arrays import Array
 from dpplan.demand.quantiles import Quantiles, relative_quantiles
 from dpplan.demand.sessions import append_after_first_tokens, measured_lengths
 from dpplan.profiles.workload import TurnClass
-from dpplan.traces.synthesis.session_law import SessionLaw, WholeTurns, gamma_turns, session_law
+from dpplan.traces.synthesis.session_law import (
+    Law,
+    SessionLaw,
+    WholeTurns,
+    crossing,
+    gamma_turns,
+    session_law,
+)
 
 __all__ = ["MeasuredLaw", "gap_quantiles", "law_of"]
 
 
-_HALVINGS: Final = 60
 _STEEPEST: Final = 1.0
 """Largest exponent: beyond it a few sessions would have all of the first prompts' tokens."""
 
 
-@dataclass(frozen=True, eq=False)
-class MeasuredLaw:
-    """How sessions are drawn, and the means that follow, free of sampling error.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MeasuredLaw(Law):
+    """Sessions of T turns that start with first_prompt_tokens * T**exponent / mean(T**exponent).
 
-    A session of T turns starts with first_prompt_tokens * T**exponent / mean(T**exponent).
+    What turns append and generate are means over turns, appends with first prompts where sessions
+    are measured, as in the profile.
     """
 
-    turns: WholeTurns
     append: Quantiles
     output: Quantiles
     """Of a turn, over their means."""
-    exponent: float
-    power_mean: float
-    """Mean of T**exponent."""
-    first_prompt_tokens: float
-    """Mean over sessions."""
-    turns_per_session: float
-    append_tokens: float
-    """Mean over turns; with first prompts where sessions are measured, as in the profile."""
     later_append_tokens: float
-    """Mean over turns without them."""
-    output_tokens: float
-    """Mean over turns."""
-    session_tokens: float
-    context_tokens: float
-    """Mean over turns of what the session held before it."""
+    """Mean over turns without first prompts."""
 
     @property
     def output_over_turns_tokens(self) -> float:
         """Mean over turns of what one generates."""
         return self.output_tokens
-
-    def turns_at(self, place: Array, rounding: Array) -> Ints:
-        """Turns of sessions at places of the law, both numbers uniform in [0, 1); shape (n,)."""
-        return self.turns.at(place, rounding)
 
     def tokens_of(self, turns: int, draw: np.random.Generator) -> tuple[Array, Array]:
         """What each turn of a session of so many brings and generates, shape (turns,)."""
@@ -136,13 +125,9 @@ def _exponent(whole: WholeTurns, wanted: float) -> float:
     def seen(exponent: float) -> float:
         return whole.moment(exponent, lambda t: t) / (whole.moment(exponent) * whole.mean_turns)
 
-    low, high = -_STEEPEST, _STEEPEST
-    if abs(seen(high) - seen(low)) < 1e-9:  # sessions are alike
+    if abs(seen(_STEEPEST) - seen(-_STEEPEST)) < 1e-9:  # sessions are alike
         return 0.0
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if seen(middle) < wanted else (low, middle)
-    return 0.5 * (low + high)
+    return crossing(lambda exponent: seen(exponent) - wanted, -_STEEPEST, _STEEPEST)
 
 
 def gap_quantiles(workload: TurnClass) -> tuple[Quantiles | None, float]:

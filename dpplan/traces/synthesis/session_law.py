@@ -19,58 +19,109 @@ from dpplan.demand.sessions import dispersion
 from dpplan.errors import BadInput, Fault
 from dpplan.profiles.workload import TurnClass
 
-__all__ = ["SessionLaw", "WholeTurns", "gamma_turns", "session_law"]
+__all__ = ["Law", "SessionLaw", "WholeTurns", "crossing", "gamma_turns", "session_law"]
 
 
 _POINTS: Final = 4096
 _ALIKE: Final = 1.0 + 1e-6
 _ROUNDS: Final = 30
-_HALVINGS: Final = 44
 _STEEPEST: Final = 3.0
 """Largest exponent looked for: means that ask for more contradict each other."""
 _MOST_TURNS: Final = 1e6
 _MOST_TOKENS: Final = 1e9
 
 
-@dataclass(frozen=True)
-class SessionLaw:
-    """How sessions are drawn, and the means that follow, free of sampling error.
+class WholeTurns:
+    """A law of turns, rounded up or down at random to whole ones, one at least.
 
-    A session of T turns starts with `first_prompt_tokens` and grows by
-    growth * T**exponent / mean(T**exponent), evenly but for `tilt`; a share `append_fraction` of
-    each turn's growth is appended, the rest generated.
+    Parameters
+    ----------
+    relative : callable
+        Its quantiles at places in [0, 1], over their mean.
+    turns : float
+        The mean wanted.
+    """
+
+    def __init__(self, relative: Callable[[Array], Array], turns: float) -> None:
+        self._relative = relative
+        # Slices that narrow towards the long sessions, which weigh most in the means.
+        s = (np.arange(_POINTS) + 0.5) / _POINTS
+        self._weight = 3.0 * (1.0 - s) ** 2
+        self._weight /= self._weight.sum()
+        found = relative(1.0 - (1.0 - s) ** 3)
+        # The mean of at least one turn each is to be the one wanted.
+        self.scale_turns = crossing(
+            lambda scale: float((self._weight * np.maximum(found * scale, 1.0)).sum()) - turns,
+            0.0,
+            turns,
+        )
+        exact = np.maximum(found * self.scale_turns, 1.0)
+        self._low = np.floor(exact)
+        self._above = exact - self._low
+        self.mean_turns = self.moment(0.0, lambda t: t)
+
+    def at(self, place: Array, rounding: Array) -> Ints:
+        """Turns at places of the law, both numbers uniform in [0, 1); shape (n,)."""
+        exact = np.maximum(self.scale_turns * self._relative(place), 1.0)
+        return np.floor(exact + rounding).astype(np.int64)
+
+    def moment(self, exponent: float, of: Callable[[Array], Array] | None = None) -> float:
+        """Mean of T**exponent, times a function of T where one is given."""
+        turns = np.stack([self._low, self._low + 1.0])
+        values = turns**exponent * (1.0 if of is None else of(turns))
+        return float((self._weight * np.stack([1.0 - self._above, self._above]) * values).sum())
+
+    def exponent(self, per_turn: float) -> float:
+        """The e at which mean(T**(e-1)) / mean(T**e), which falls with e, is `per_turn`."""
+        if (self._low == self._low[0]).all() and not self._above.any():
+            return 0.0
+        return crossing(
+            lambda e: per_turn - self.moment(e, lambda t: 1.0 / t) / self.moment(e),
+            -_STEEPEST,
+            _STEEPEST,
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Law:
+    """How sessions are drawn, and the means that follow, free of sampling error."""
+
+    turns: WholeTurns
+    exponent: float
+    """Of the power of a session's turns T that its tokens go by."""
+    power_mean: float
+    """Mean of T**exponent."""
+    first_prompt_tokens: float
+    """Mean over sessions."""
+    turns_per_session: float
+    append_tokens: float
+    output_tokens: float
+    session_tokens: float
+    context_tokens: float
+    """Mean over turns of what the session held before it."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SessionLaw(Law):
+    """Sessions of T turns that are alike where they have as many.
+
+    Each starts with `first_prompt_tokens` and grows by growth * T**exponent / mean(T**exponent),
+    evenly but for `tilt`; a share `append_fraction` of each turn's growth is appended, the rest
+    generated. With an exponent of 0 every session grows alike, with 1 every turn does. The means of
+    what turns append and generate are those over sessions of a session's mean turn.
     """
 
     shape: float
     """Of the gamma law of turns; inf = all alike."""
-    scale_turns: float
-    """Mean turns before they are rounded, and held to one at least."""
-    exponent: float
-    """0: every session grows alike; 1: every turn does."""
-    power_mean: float
-    """Mean of T**exponent."""
     growth_tokens: float
-    first_prompt_tokens: float
     tilt: float
     """0: turns of a session are alike; 1: the first one adds nothing, the last one twice."""
     append_fraction: float
-    turns_per_session: float
-    append_tokens: float
-    output_tokens: float
-    """Means over sessions of a session's mean turn."""
-    session_tokens: float
-    context_tokens: float
-    """Mean over turns of what the session held before it."""
 
     @property
     def output_over_turns_tokens(self) -> float:
         """Mean over turns of what one generates: long sessions count more."""
         return self.growth_tokens * (1.0 - self.append_fraction) / self.turns_per_session
-
-    def turns_at(self, place: Array, rounding: Array) -> Ints:
-        """Turns of sessions at places of the law, both numbers uniform in [0, 1); shape (n,)."""
-        exact = np.maximum(self.scale_turns * gamma_turns(self.shape)(place), 1.0)
-        return np.floor(exact + rounding).astype(np.int64)
 
     def growth_of(self, turns: int) -> Array:
         """Tokens that each turn of a session of so many adds, shape (turns,)."""
@@ -140,8 +191,8 @@ def session_law(workload: TurnClass) -> SessionLaw:
     share = workload.append_tokens / added
     per_turn = growth * whole.moment(exponent, lambda t: 1.0 / t) / middle
     return SessionLaw(
+        turns=whole,
         shape=shape,
-        scale_turns=whole.scale_turns,
         exponent=exponent,
         power_mean=middle,
         growth_tokens=growth,
@@ -156,64 +207,13 @@ def session_law(workload: TurnClass) -> SessionLaw:
     )
 
 
-class WholeTurns:
-    """A law of turns, rounded up or down at random to whole ones, one at least.
+def crossing(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function crosses zero; the end of the range next to it where it doesn't."""
+    from scipy.optimize import brentq
 
-    Parameters
-    ----------
-    relative : callable
-        Its quantiles at places in [0, 1], over their mean.
-    turns : float
-        The mean wanted.
-    """
-
-    def __init__(self, relative: Callable[[Array], Array], turns: float) -> None:
-        self._relative = relative
-        # Slices that narrow towards the long sessions, which weigh most in the means.
-        s = (np.arange(_POINTS) + 0.5) / _POINTS
-        self._weight = 3.0 * (1.0 - s) ** 2
-        self._weight /= self._weight.sum()
-        found = relative(1.0 - (1.0 - s) ** 3)
-        self.scale_turns = self._scale(found, turns)
-        exact = np.maximum(found * self.scale_turns, 1.0)
-        self._low = np.floor(exact)
-        self._above = exact - self._low
-        self.mean_turns = self.moment(0.0, lambda t: t)
-
-    def at(self, place: Array, rounding: Array) -> Ints:
-        """Turns at places of the law, both numbers uniform in [0, 1); shape (n,)."""
-        exact = np.maximum(self.scale_turns * self._relative(place), 1.0)
-        return np.floor(exact + rounding).astype(np.int64)
-
-    def moment(self, exponent: float, of: Callable[[Array], Array] | None = None) -> float:
-        """Mean of T**exponent, times a function of T where one is given."""
-        found = 0.0
-        for turns, share in ((self._low, 1.0 - self._above), (self._low + 1.0, self._above)):
-            value = turns**exponent if exponent else np.ones_like(turns)
-            found += float(
-                (self._weight * share * value * (1.0 if of is None else of(turns))).sum()
-            )
-        return found
-
-    def exponent(self, per_turn: float) -> float:
-        """The e at which mean(T**(e-1)) / mean(T**e), which falls with e, is `per_turn`."""
-        if (self._low == self._low[0]).all() and not self._above.any():
-            return 0.0
-        low, high = -_STEEPEST, _STEEPEST
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            found = self.moment(middle, lambda t: 1.0 / t) / self.moment(middle)
-            low, high = (middle, high) if found > per_turn else (low, middle)
-        return 0.5 * (low + high)
-
-    def _scale(self, relative: Array, turns: float) -> float:
-        """Scale at which the mean of at least one turn each is the one wanted."""
-        low, high = 0.0, turns
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            mean = float((self._weight * np.maximum(relative * middle, 1.0)).sum())
-            low, high = (middle, high) if mean < turns else (low, middle)
-        return high
+    if rising(low) >= 0.0:
+        return low
+    return high if rising(high) <= 0.0 else float(brentq(rising, low, high, xtol=1e-14))
 
 
 def gamma_turns(shape: float) -> Callable[[Array], Array]:
@@ -233,14 +233,12 @@ def _check(workload: TurnClass) -> None:
         ("append_tokens", _MOST_TOKENS),
         ("output_tokens", _MOST_TOKENS),
     ):
-        value = getattr(workload, name)
+        value, where = getattr(workload, name), f"workload {workload.name}: {name}"
         if value > most:
-            where = f"workload {workload.name}: {name}"
             faults.append(Fault(where, f"at most {most:,.0f} is needed for a trace", f"{value:g}"))
-    if workload.turns_per_session < 1:
+    turns = workload.turns_per_session
+    if turns < 1:
         where = f"workload {workload.name}: turns_per_session"
-        faults.append(
-            Fault(where, "one turn at least is needed", f"{workload.turns_per_session:g}")
-        )
+        faults.append(Fault(where, "one turn at least is needed", f"{turns:g}"))
     if faults:
         raise BadInput(faults)

@@ -112,7 +112,7 @@ def synthesize_sessions(
     for begin in range(0, sessions, _AT_A_TIME):
         count = min(_AT_A_TIME, sessions - begin)
         between, place, rounding, *starts = draw.random((5, _AT_A_TIME))
-        turns = law.turns_at(place[:count], rounding[:count])
+        turns = law.turns.at(place[:count], rounding[:count])
         arrivals = clock_s + np.cumsum(_exponential(between[:count], 1.0 / agents_per_s))
         clock_s = float(arrivals[-1])
         for i in range(count):
@@ -135,14 +135,8 @@ def _blocks(one: Turns) -> int:
 def _records(one: Turns, blocks: int) -> Iterator[dict[str, Any]]:
     """Records of a session, its blocks numbered from `blocks` on."""
     name = f"session-{one.number:08d}"
-    for turn, (tokens, output, delay) in enumerate(
-        zip(
-            one.input_tokens.tolist(),
-            one.output_tokens.tolist(),
-            one.delay_s.tolist(),
-            strict=True,
-        )
-    ):
+    columns = (one.input_tokens.tolist(), one.output_tokens.tolist(), one.delay_s.tolist())
+    for turn, (tokens, output, delay) in enumerate(zip(*columns, strict=True)):
         following = blocks + -(-tokens // BLOCK_TOKENS)
         record = {
             "session_id": name,

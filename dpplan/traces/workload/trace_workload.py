@@ -165,12 +165,7 @@ def trace_workload(
         on_batch=sums.add,
     )
     return workload_of(
-        stats,
-        sums.result(),
-        hits,
-        name=name,
-        model=model,
-        turns_per_session=turns_per_session,
+        stats, sums.result(), hits, name=name, model=model, turns_per_session=turns_per_session
     )
 
 
@@ -226,23 +221,19 @@ def workload_of(
     if turns_per_session is not None and basis == "named":
         needed = "a trace without sessions is needed"
         raise BadInput(Fault("--turns", needed, "one that names them", "leave it away"))
-    means = {
-        "context_tokens": turns.context_tokens,
-        "append_tokens": turns.append_tokens,
-        "output_tokens": turns.output_tokens,
-    }
+    means, per_turn = dict(turns.means), dict(turns.distributions)
+    gap = means.pop("tool_gap_s", None)
+    whole = sum(mean.value for mean in means.values())
     if turns_per_session is not None or lengths is None or ends is None or not lengths.count:
         basis, lengths, ends = "assumed", None, None
-        whole = turns.context_tokens.value + turns.append_tokens.value + turns.output_tokens.value
         means["turns_per_session"] = Mean(turns_per_session or 1.0, None, 0)
         means["session_tokens"] = Mean(max(whole, _LEAST_TOKENS), None, 0)
     else:
         means["turns_per_session"] = _mean(lengths)
         means["session_tokens"] = _mean(ends)
-    gap, gap_kind = turns.gap_s, turns.gap
     if gap is None and basis == "inferred" and stats.inferred is not None:
-        gap_kind = stats.inferred.pause_s
-        gap = _mean(gap_kind) if gap_kind.count else None
+        pauses = per_turn["tool_gap_s"] = stats.inferred.by_turn["pause_s"]
+        gap = _mean(pauses) if pauses.count else None
     if gap is not None and gap.value > 0:
         means["tool_gap_s"] = gap
     values = {key: float(f"{mean.value:.{_DIGITS}g}") for key, mean in means.items()}
@@ -258,7 +249,7 @@ def workload_of(
             "tool_gap_s": f"{values['tool_gap_s']!r} s" if "tool_gap_s" in values else None,
             "distinct_sessions": float(lengths.count) if lengths is not None else None,
             "dram_hit_fraction": float(f"{turns.dram_hit_fraction:.{_DIGITS}g}"),
-            "distributions": _distributions(turns, gap_kind, lengths, ends),
+            "distributions": _distributions(per_turn, lengths, ends),
             "sources": sources,
         }
     )
@@ -273,7 +264,7 @@ def _mean(kept: Distribution) -> Mean:
 
 
 def _distributions(
-    turns: Turns, gap: Distribution, lengths: Distribution | None, ends: Distribution | None
+    per_turn: Mapping[str, Distribution], lengths: Distribution | None, ends: Distribution | None
 ) -> Distributions:
     def quantiles(kept: Distribution | None, least: float = 0.0) -> list[float] | None:
         if kept is None or not kept.count:
@@ -283,12 +274,7 @@ def _distributions(
 
     return Distributions(
         quantile_fractions=list(FRACTIONS),
-        per_turn=PerTurn(
-            context_tokens=quantiles(turns.context),
-            append_tokens=quantiles(turns.append),
-            output_tokens=quantiles(turns.output),
-            tool_gap_s=quantiles(gap),
-        ),
+        per_turn=PerTurn(**{name: quantiles(kept) for name, kept in per_turn.items()}),
         per_session=PerSession(
             turns=quantiles(lengths, 1.0), session_tokens=quantiles(ends, _LEAST_TOKENS)
         ),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from dpplan.arrays import Array, Ints
 from dpplan.traces.caches.cache import RequestHits
-from dpplan.traces.requests import Requests
+from dpplan.traces.requests import Requests, with_room
 from dpplan.traces.statistics.distributions import Distribution, TimeCounter, TokenCounter
+from dpplan.traces.statistics.turns_before import TurnsBefore
 
 __all__ = ["History", "Mean", "TurnSums", "Turns", "mean_of"]
 
@@ -44,21 +45,16 @@ class Mean:
 
 @dataclass(frozen=True, eq=False)
 class Turns:
-    """What a trace's turns hit, miss and generate; distributions hold one number a turn."""
+    """What a trace's turns hit (context), miss (append) and generate, and the gaps before them."""
 
-    context_tokens: Mean
-    append_tokens: Mean
-    output_tokens: Mean
-    gap_s: Mean | None
-    """None where no gap is known."""
+    means: dict[str, Mean]
+    """By key of a workload's profile; `tool_gap_s` only where a gap is known."""
+    distributions: dict[str, Distribution]
+    """By the same keys, one number a turn."""
     dram_hit_fraction: float
     """Share of the hits by ids that a DRAM tier has; 0 without one."""
     unit: str
     """`sessions`, or `runs of 100 requests`."""
-    context: Distribution
-    append: Distribution
-    output: Distribution
-    gap: Distribution
 
 
 def mean_of(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Mean:
@@ -93,8 +89,7 @@ class History:
     """Takes in batches, gives what each prompt's session held before it."""
 
     def __init__(self) -> None:
-        self._held: Ints = np.zeros((2, 0), np.int64)
-        """Of the last turn, by session: input and output; tokens of the prompt's blocks."""
+        self._turns = TurnsBefore(columns=2)
 
     def hit_tokens(self, requests: Requests) -> Ints:
         """Tokens of each prompt that its session had read or written, at most all; shape (n,)."""
@@ -110,24 +105,13 @@ class History:
         return more
 
     def _before(self, requests: Requests) -> tuple[Ints, Ints]:
-        session = requests.session + 1  # those that no session is known of stand in row 0
-        needed, rows = int(session.max()) + 1, self._held.shape[1]
-        if needed > rows:
-            self._held = np.pad(self._held, ((0, 0), (0, max(needed, 2 * rows) - rows)))
-        order = np.argsort(session, kind="stable")
-        by_session = session[order]
-        first = np.concatenate([[True], by_session[1:] != by_session[:-1]])
-        last = np.concatenate([first[1:], [True]])
+        """Of the session's last turn: input and output; tokens of the prompt's blocks."""
         named = np.concatenate([[0], np.cumsum(requests.block_tokens)])[requests.block_starts]
-        columns = np.stack([requests.input_tokens + requests.output_tokens, np.diff(named)])
-        columns = columns[:, order]
-        before = np.concatenate([np.zeros((2, 1), np.int64), columns[:, :-1]], axis=1)
-        before[:, first] = self._held[:, by_session[first]]
-        self._held[:, by_session[last]] = columns[:, last]
-        placed = np.empty_like(before)
-        placed[:, order] = before
-        placed[:, session == 0] = 0
-        return placed[0], placed[1]
+        values = np.stack([requests.input_tokens + requests.output_tokens, np.diff(named)])
+        # Requests that no session is known of stand together, and have nothing before them.
+        _, before = self._turns.add(requests.session + 1, values)
+        total, named = before.astype(np.int64) * (requests.session >= 0)
+        return total, named
 
 
 class TurnSums:
@@ -162,10 +146,14 @@ class TurnSums:
         self._history = History()
         self._by_session: bool | None = None
         self._requests = 0
-        self._sums: Array = np.zeros((6, 0))
-        """Turns, hits, misses, outputs, gaps known, their sum; by unit."""
-        self._context, self._append, self._output = TokenCounter(), TokenCounter(), TokenCounter()
-        self._gap = TimeCounter()
+        self._counters: dict[str, Any] = {
+            "context_tokens": TokenCounter(),
+            "append_tokens": TokenCounter(),
+            "output_tokens": TokenCounter(),
+            "tool_gap_s": TimeCounter(),
+        }
+        self._sums: Array = np.zeros((2, len(self._counters), 0))
+        """Numbers of each kind and their sums; by unit."""
 
     def add(self, requests: Requests, hits: RequestHits) -> None:
         """Take in a batch."""
@@ -190,40 +178,27 @@ class TurnSums:
             else (self._requests + np.arange(len(requests))) // _RUN
         )
         self._requests += len(requests)
-        known = ~np.isnan(requests.gap_s)
-        missed = requests.input_tokens - hit
-        columns = (
-            np.ones(len(requests)),
-            hit,
-            missed,
-            requests.output_tokens,
-            known,
-            np.where(known, requests.gap_s, 0.0),
-        )
-        units = int(unit.max()) + 1
-        if units > self._sums.shape[1]:
-            more = max(units, 2 * self._sums.shape[1]) - self._sums.shape[1]
-            self._sums = np.pad(self._sums, ((0, 0), (0, more)))
-        width = self._sums.shape[1]
-        for row, values in enumerate(columns):
-            self._sums[row] += np.bincount(unit, weights=values, minlength=width)
-        self._context.add(hit)
-        self._append.add(missed)
-        self._output.add(requests.output_tokens)
-        self._gap.add(requests.gap_s[known])
+        self._sums = with_room(self._sums, int(unit.max()) + 1)
+        width = self._sums.shape[-1]
+        columns = (hit, requests.input_tokens - hit, requests.output_tokens, requests.gap_s)
+        for row, (counter, values) in enumerate(zip(self._counters.values(), columns, strict=True)):
+            known = ~np.isnan(values)
+            counter.add(values[known])
+            self._sums[0, row] += np.bincount(unit[known], minlength=width)
+            self._sums[1, row] += np.bincount(unit[known], values[known], width)
 
     def result(self) -> Turns:
         """Everything taken in so far."""
-        turns, hit, missed, output, gaps, gap_s = self._sums
+        distributions = {name: counter.result() for name, counter in self._counters.items()}
         return Turns(
-            context_tokens=mean_of(hit, turns),
-            append_tokens=mean_of(missed, turns),
-            output_tokens=mean_of(output, turns),
-            gap_s=mean_of(gap_s, gaps) if gaps.any() else None,
+            means={
+                name: mean_of(sums, counts)
+                for (name, kept), counts, sums in zip(
+                    distributions.items(), *self._sums, strict=True
+                )
+                if kept.count or name != "tool_gap_s"
+            },
+            distributions=distributions,
             dram_hit_fraction=self._in_dram / self._by_ids if self._by_ids else 0.0,
             unit="sessions" if self._by_session else f"runs of {_RUN} requests",
-            context=self._context.result(),
-            append=self._append.result(),
-            output=self._output.result(),
-            gap=self._gap.result(),
         )
